@@ -36,7 +36,7 @@ def declared(path: str) -> tuple[str, tuple[Field, ...]]:
     fields = tuple(
         _field(statement, node.body[index + 1] if index + 1 < len(node.body) else None)
         for index, statement in enumerate(node.body)
-        if isinstance(statement, ast.AnnAssign)
+        if isinstance(statement, ast.AnnAssign) and not ast.unparse(statement.annotation).startswith("ClassVar")
     )
     return ast.get_docstring(node) or "", fields
 

@@ -1,0 +1,45 @@
+"""From a Recipe to what runs, in one visible order. The planner calls the same function on fake tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from genwright.adapters.base import trainable
+from genwright.engine.optim import adamw
+from genwright.engine.recipe import Recipe
+from genwright.models.attention import NAME
+from genwright.models.surgery import cast_frozen_
+from genwright.precision.policy import resolve
+
+
+@dataclass(frozen=True)
+class Built:
+    """A recipe made ready: the model, its optimizer, and the objective in the recipe's precision."""
+
+    model: Any
+    optimizer: torch.optim.Optimizer
+    objective: Callable[[Any, Any], Any]
+    parameters: dict[str, nn.Parameter]
+    """What is trained, by name."""
+
+
+def build(recipe: Recipe, load: Callable[[torch.dtype, str], Any]) -> Built:
+    """`load(dtype, attention)` gives the base model: real weights, or fake ones of the same shapes."""
+    policy = resolve(recipe.precision)
+    # Masters are float32, so where weights of the base are trained they are loaded so; frozen ones are rounded after.
+    model = load(torch.float32 if recipe.adapter.trains_base else policy.compute, NAME)
+    model.config.use_cache = False
+    # Adapt before the optimizer exists: it must see the weights that are trained, and only those.
+    torch.manual_seed(recipe.seed)
+    model = recipe.adapter.wrap(model)
+    cast_frozen_(model, policy.compute)
+    model.train()
+    parameters = trainable(model)
+    optimizer = adamw(parameters, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    objective = policy.around(recipe.objective, trains_base=recipe.adapter.trains_base)
+    return Built(model, optimizer, objective, parameters)

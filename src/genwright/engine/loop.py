@@ -1,0 +1,86 @@
+"""The loop: a generator of trained steps. Saving, judging and telling are done by whoever consumes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from genwright.base.errors import Diverged
+from genwright.data.collate import Batch, collate
+from genwright.data.order import rows_of_step
+from genwright.data.templates import Encoded
+from genwright.engine.build import Built
+from genwright.engine.optim import rate_at, set_rate_
+from genwright.engine.recipe import Recipe
+from genwright.engine.step import train_step
+from genwright.parallel.norm import global_norm
+
+MOST_SKIPPED_IN_A_ROW = 10
+"""So many non-finite steps one after another are not bad luck."""
+
+
+@dataclass(frozen=True)
+class TrainedStep:
+    """One optimiser step, as numbers. `step` counts from 1: how many are done."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    skipped: bool
+    tokens: int
+    learned_tokens: int
+    learning_rate: float
+    seconds: float
+    rows: tuple[int, ...]
+
+
+def microbatches_of_step(recipe: Recipe, encoded: Sequence[Encoded], step: int, pad_id: int) -> tuple[tuple[int, ...], list[Batch]]:
+    """The rows of a step and their microbatches: a pure function of the seed and the step, so resuming is exact."""
+    rows = rows_of_step(step, num_rows=len(encoded), rows_per_step=recipe.batch_size, seed=recipe.seed)
+    batches = collate([encoded[row] for row in rows], packing=recipe.packing, capacity=recipe.pack_tokens, pad_id=pad_id)
+    return tuple(rows), batches
+
+
+def train(built: Built, recipe: Recipe, encoded: Sequence[Encoded], *, pad_id: int, start: int = 0) -> Iterator[TrainedStep]:
+    """Train from step `start` to the end, yielding after each step; one sync with the host a step.
+
+    Errors: Diverged after MOST_SKIPPED_IN_A_ROW non-finite steps, naming the rows of the last one.
+    """
+    skipped_in_a_row = 0
+    for step in range(start, recipe.steps):
+        began = time.perf_counter()
+        rows, batches = microbatches_of_step(recipe, encoded, step, pad_id)
+        rate = rate_at(
+            step, steps=recipe.steps, top=recipe.learning_rate, schedule=recipe.schedule, warmup_fraction=recipe.warmup_fraction
+        )  # fmt: skip
+        set_rate_(built.optimizer, rate)
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout is a function of seed and step too
+        report = train_step(
+            built.model, built.optimizer, built.objective, batches, max_norm=recipe.max_norm, global_norm=global_norm
+        )  # fmt: skip
+        loss, norm, skipped = torch.stack([report.loss.float(), report.grad_norm, report.skipped]).tolist()
+        skipped_in_a_row = skipped_in_a_row + 1 if skipped else 0
+        yield TrainedStep(
+            step + 1, loss, norm, bool(skipped), sum(batch.tokens for batch in batches),
+            sum(batch.learned_tokens for batch in batches), rate, time.perf_counter() - began, rows,
+        )  # fmt: skip
+        if skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+            raise Diverged(
+                f"{skipped_in_a_row} steps in a row had a gradient that is not a number; no weight was changed by them.",
+                found=f"step {step + 1}, training rows {', '.join(map(str, rows))}",
+                do="look at these rows with `genwright data show`, or lower adapt.learning_rate",
+            )
+
+
+@torch.no_grad()
+def mean_loss(built: Built, encoded: Sequence[Encoded], *, capacity: int, pad_id: int, packing: bool = True) -> float:
+    """The objective over all given rows, in nats per learned thing, without training anything."""
+    built.model.eval()
+    batches = collate(list(encoded), packing=packing, capacity=capacity, pad_id=pad_id)
+    losses = [built.objective(built.model, batch).terms for batch in batches]
+    built.model.train()
+    shares = [term.weight * term.total / batch.counts[name] for batch, terms in zip(batches, losses) for name, term in terms.items()]
+    return float(torch.stack(shares).sum())

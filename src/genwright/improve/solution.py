@@ -1,0 +1,77 @@
+"""A solution is what a rung of the ladder leaves: a model, maybe an adapter, maybe examples in the prompt. It answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+from genwright.adapters.lora import use_fused_forward_
+from genwright.data.formats import Row
+from genwright.data.templates import encode_prompt
+from genwright.improve.examples import NearestExamples, few_shot_messages
+from genwright.models.generate import Sampling, generate
+from genwright.models.load import load_model, load_tokenizer
+from genwright.precision.policy import resolve
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What it takes to answer. Paths are absolute; `adapter` is empty where there is none."""
+
+    rung: str
+    model: str
+    adapter: str = ""
+    examples: int = 0
+    """How many of the nearest training rows are shown in the prompt."""
+
+
+class Answering:
+    """A solution with its model in memory."""
+
+    def __init__(self, solution: Solution, train: Sequence[Row], *, precision: str = "auto") -> None:
+        self.solution = solution
+        self.tokenizer = load_tokenizer(Path(solution.model))
+        self.model = load_model(Path(solution.model), dtype=resolve(precision).compute)
+        if solution.adapter:
+            self.model = open_adapter(self.model, Path(solution.adapter))
+        self.nearest = NearestExamples(list(train)) if solution.examples else None
+
+    def messages(self, row: Row) -> list[Message]:
+        """The conversation that is put to the model: the row without its answer, with examples where there are any."""
+        asked = [dict(message) for message in row.messages[:-1]]
+        if self.nearest is None:
+            return asked
+        query = str(asked[-1]["content"])
+        return few_shot_messages(row, self.nearest.nearest(query, self.solution.examples))
+
+    def answer(self, rows: Sequence[Row], sampling: Sampling, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """One answer a row, in order."""
+        return self.reply([self.messages(row) for row in rows], sampling, progress)
+
+    def reply(self, conversations: Sequence[list[Message]], sampling: Sampling, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """One answer a conversation, in order."""
+        prompts = [encode_prompt(messages, self.tokenizer) for messages in conversations]
+        answers = generate(self.model, self.tokenizer, prompts, sampling, progress=progress)
+        return [self.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
+
+
+def open_adapter(model: Any, folder: Path) -> Any:
+    """A `peft` adapter over a base, with our forward. safetensors only: a pickle is refused before `peft` could look for one.
+
+    Errors: ModelError.
+    """
+    from peft import PeftModel
+
+    from genwright.models.sources import check_adapter_folder
+
+    check_adapter_folder(folder)
+    wrapped = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=True).eval()
+    use_fused_forward_(wrapped)
+    for parameter in wrapped.parameters():
+        parameter.requires_grad_(False)
+    return wrapped

@@ -1,0 +1,171 @@
+"""Trains one recipe to its end: consumes the loop, tells, validates, saves often enough, and resumes exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genwright.base.errors import Interrupted
+from genwright.base.events import Events
+from genwright.base.files import files_below
+from genwright.data.templates import Encoded
+from genwright.engine import checkpoint
+from genwright.engine.build import Built, build
+from genwright.engine.loop import TrainedStep, mean_loss, train
+from genwright.engine.recipe import Recipe
+from genwright.models.load import load_model
+from genwright.plan.cadence import interval_seconds
+from genwright.plan.verify import measuring, release_freed_memory
+
+FIRST_SAVE_SECONDS = 20.0
+"""Until a save was timed, its cost is unknown: save once after so long, then at the computed interval."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: what, on which rows, where, and whom to tell."""
+
+    rung: str
+    recipe: Recipe
+    model: Path
+    train: Sequence[Encoded]
+    validation: Sequence[Encoded]
+    pad_id: int
+    work: Path
+    """Survives a kill: checkpoints and the best weights."""
+    events: Events
+    stop: Callable[[], bool]
+    checkpoint_every: str | int = "auto"
+    validate_every: int = 0
+    patience: int = 0
+
+
+@dataclass
+class Progress:
+    """What the consumer of the loop remembers; saved with every checkpoint."""
+
+    history: list[tuple[int, float]] = field(default_factory=list)
+    """(step, validation loss)."""
+
+    def best(self) -> tuple[int, float] | None:
+        """The lowest validation loss so far and its step."""
+        return min(self.history, key=lambda item: item[1]) if self.history else None
+
+    def exhausted(self, patience: int) -> bool:
+        """Whether the last `patience` validations all failed to improve on the best."""
+        best = self.best()
+        return bool(patience and best) and sum(step > best[0] for step, _ in self.history) >= patience  # type: ignore[index]
+
+
+class Saver:
+    """Decides when to save: every so many steps, or at the interval that loses least."""
+
+    def __init__(self, every: str | int) -> None:
+        self.every = every
+        self.seconds: list[float] = []
+        self.last = time.perf_counter()
+
+    def due(self, step: int) -> bool:
+        """Whether the step just done should be saved."""
+        if isinstance(self.every, int) and self.every:
+            return step % self.every == 0
+        wait = interval_seconds(statistics.median(self.seconds)) if self.seconds else FIRST_SAVE_SECONDS
+        return time.perf_counter() - self.last >= wait
+
+    def saved(self, seconds: float) -> None:
+        """Note what a save cost."""
+        self.seconds.append(seconds)
+        self.last = time.perf_counter()
+
+
+def train_to_end(job: Job, out: Path) -> dict[str, Any]:
+    """Train, write what was trained to `out`, and return what was measured. Errors: Interrupted (saved first), Diverged."""
+    with measuring() as loading:
+        built = build(job.recipe, lambda dtype, attention: load_model(job.model, dtype=dtype, attention=attention))
+    say = lambda text: job.events.write("note", stage="adapt", text=text)  # noqa: E731
+    found = checkpoint.latest(job.work / "checkpoints", recipe=job.recipe.identity(), say=say)
+    progress, start = Progress(), 0
+    if found is not None:
+        checkpoint.restore_(built, found)
+        progress, start = Progress([tuple(item) for item in found.state["history"]]), found.step
+        say(f"resuming {job.rung} after step {start} of {job.recipe.steps}")
+    with measuring() as training:
+        steps, saves = _steps(job, built, progress, start)
+    best = progress.best()
+    if best is not None and job.patience:
+        checkpoint.load_best_(job.work / "best.safetensors", built)
+    with measuring() as saving:
+        _save(job, built, progress, max(job.recipe.steps, start))
+    with measuring() as resuming:
+        newest = checkpoint.latest(job.work / "checkpoints", recipe=job.recipe.identity(), say=say)
+        if newest is not None:
+            checkpoint.restore_(built, newest)
+    disk = sum(path.stat().st_size for path in files_below(job.work / "checkpoints"))
+    shutil.rmtree(out, ignore_errors=True)
+    job.recipe.adapter.save(built.model, out)
+    del built
+    release_freed_memory()
+    seconds = [step.seconds for step in steps]
+    return {
+        "train_peak_bytes": max(training.peak_bytes, loading.peak_bytes),
+        "save_peak_bytes": saving.peak_bytes,
+        "resume_peak_bytes": resuming.peak_bytes,
+        "disk_bytes": disk,
+        "step_seconds": statistics.fmean(seconds) if seconds else None,
+        "train_seconds": training.seconds,
+        "load_seconds": loading.seconds,
+        "save_seconds": statistics.median(saves) if saves else saving.seconds,
+        "learned_tokens": sum(step.learned_tokens for step in steps),
+        "tokens": sum(step.tokens for step in steps),
+        "skipped_steps": sum(step.skipped for step in steps),
+        "validation": progress.history,
+    }
+
+
+def _steps(job: Job, built: Built, progress: Progress, start: int) -> tuple[list[TrainedStep], list[float]]:
+    """Run the loop from `start`, telling of every step; returns the steps and the seconds of each save."""
+    saver, steps = Saver(job.checkpoint_every), []
+    for done in train(built, job.recipe, job.train, pad_id=job.pad_id, start=start):
+        steps.append(done)
+        job.events.write("step", stage="adapt", rung=job.rung, total=job.recipe.steps, **_told(done))
+        if job.validate_every and done.step % job.validate_every == 0:
+            _validate(job, built, progress, done.step)
+        stopping = job.stop()
+        if stopping or saver.due(done.step):
+            saver.saved(_save(job, built, progress, done.step))
+        if stopping:
+            raise Interrupted(
+                f"Stopped after step {done.step} of {job.recipe.steps} of {job.rung}; it is saved.",
+                do="run `genwright apply` to go on from there",
+            )
+        if progress.exhausted(job.patience):
+            job.events.write("note", stage="adapt", text=f"stopped early at step {done.step}: validation no longer improves")
+            break
+    return steps, saver.seconds
+
+
+def _told(done: TrainedStep) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(done).items() if name != "rows"}
+
+
+def _validate(job: Job, built: Built, progress: Progress, step: int) -> None:
+    loss = mean_loss(built, job.validation, capacity=job.recipe.pack_tokens, pad_id=job.pad_id, packing=job.recipe.packing)
+    best = progress.best()
+    progress.history.append((step, loss))
+    job.events.write("validation", stage="adapt", rung=job.rung, step=step, loss=loss)
+    if job.patience and (best is None or loss < best[1]):
+        checkpoint.save_best(job.work / "best.safetensors", built)
+
+
+def _save(job: Job, built: Built, progress: Progress, step: int) -> float:
+    seconds = checkpoint.save(
+        job.work / "checkpoints", built, step=step, recipe=job.recipe.identity(), state={"history": progress.history}
+    )  # fmt: skip
+    job.events.write("checkpoint", stage="adapt", rung=job.rung, step=step, seconds=seconds)
+    return seconds

@@ -1,0 +1,274 @@
+"""Where a project's solutions are made and judged: its rows, its model, what each rung left, and the metric.
+
+The stages `adapt`, `evaluate` and `integrate` each open one over their context. Files of a rung:
+
+    <rung>/solution.json             how it answers       <rung>/adapter/ or <rung>/model/    what was trained
+    <rung>/attempt.json              score, planned, measured: written last, so a rung that has it is finished
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from genwright.base.errors import DataError, DoesNotFit, RecipeError
+from genwright.base.files import files_below, free_bytes, write_atomic
+from genwright.base.units import Bytes
+from genwright.catalogue.parts import ADAPTERS, METRICS, RUNGS
+from genwright.catalogue.tasks import task
+from genwright.data.files import load_rows
+from genwright.data.formats import Row
+from genwright.data.templates import Encoded, encode_prompt, encode_rows
+from genwright.engine.recipe import Recipe, recipe_for
+from genwright.evaluate.statistics import bootstrap
+from genwright.improve.examples import NearestExamples, few_shot_messages
+from genwright.improve.solution import Answering, Solution
+from genwright.improve.training import Job, train_to_end
+from genwright.models.generate import Sampling
+from genwright.models.load import load_config, load_tokenizer
+from genwright.plan.estimate import Estimate
+from genwright.plan.rungs import Asking, Machine, plan_prompting, plan_training
+from genwright.plan.verify import measuring
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Answers to some rows, with their scores by the project's metric and its interval by every metric that applies."""
+
+    answers: list[str]
+    scores: list[float]
+    intervals: dict[str, dict[str, float]]
+    seconds: float
+    peak_bytes: int
+
+    def write(self, path: Path, rows: Sequence[Row]) -> None:
+        """One JSON line a row: prompt, reference, prediction, score."""
+        lines = [
+            {"prompt": row.messages[-2]["content"], "reference": reference(row), "prediction": answer, "score": score}
+            for row, answer, score in zip(rows, self.answers, self.scores)
+        ]
+        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def reference(row: Row) -> str:
+    """The answer that a row teaches."""
+    return str(row.messages[-1]["content"])
+
+
+class Workshop:
+    """Opened over a stage's context; everything heavy is made on first use."""
+
+    def __init__(self, spec: Any, *, scope: Path, select: Path, made: Path, events: Any, stop: Any = lambda: False) -> None:
+        self.spec, self.made, self.events, self.stop = spec, made, events, stop
+        self.scope, self.model = scope, select / "model"
+        self.metric = spec.scope.metric or task(spec.scope.task).metric
+
+    @cached_property
+    def rows(self) -> dict[str, list[Row]]:
+        """By split. `test` is read by the stage `evaluate` alone."""
+        return {name: load_rows(self.scope / f"{name}.jsonl") for name in ("train", "validation", "test")}
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's."""
+        return load_tokenizer(self.model)
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's."""
+        return load_config(self.model)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are generated, everywhere the same."""
+        adapt = self.spec.adapt
+        return Sampling(max_new_tokens=adapt.max_new_tokens, temperature=adapt.temperature, seed=self.spec.project.seed)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest row, in tokens: the project's limit, or the model's context."""
+        context = int(getattr(self.config.get_text_config(), "max_position_embeddings", 0) or 2**20)
+        return min(self.spec.adapt.max_tokens or context, context)
+
+    @property
+    def judged_on(self) -> list[Row]:
+        """The validation rows that the ladder judges on."""
+        limit = self.spec.adapt.validation_rows
+        return self.rows["validation"][:limit] if limit else self.rows["validation"]
+
+    @cached_property
+    def encoded(self) -> dict[str, list[Encoded]]:
+        """Training and validation rows as tokens."""
+        return {
+            name: encode_rows(self.rows[name], self.tokenizer, max_tokens=self.max_tokens) for name in ("train", "validation")
+        }  # fmt: skip
+
+    def recipe(self, method: str) -> Recipe:
+        """The method's recipe. Errors: RecipeError when the objective cannot learn from these rows."""
+        recipe = recipe_for(self.spec, method, len(self.rows["train"]))
+        kinds = {row.kind for row in self.rows["train"]}
+        if not kinds <= set(recipe.objective.rows):
+            raise RecipeError(
+                f"The objective '{type(recipe.objective).__name__.lower()}' does not learn from these rows.",
+                wanted=f"rows of kind {' or '.join(recipe.objective.rows)}",
+                found=", ".join(sorted(kinds)),
+                do="choose adapt.objective to suit the data (text: causal; prompts with answers: instruction)",
+            )
+        return recipe
+
+    def plan(self, rung: str) -> Estimate:
+        """What this rung will need on this machine."""
+        hardware = self.spec.hardware
+        machine = Machine(self._calibrations(), hardware.watts, hardware.usd_per_hour)
+        say = lambda text: self.events.write("note", stage="adapt", text=text)  # noqa: E731
+        if rung not in ADAPTERS:
+            return plan_prompting(self.config, self._asking(rung), machine, precision=self.spec.adapt.precision, say=say)
+        weights = sum(path.stat().st_size for path in self.model.glob("*.safetensors"))
+        return plan_training(
+            self.recipe(rung), self.config, self.encoded["train"], self._asking(rung), machine,
+            pad_id=self.pad_id, weights_bytes=weights, say=say,
+        )  # fmt: skip
+
+    @property
+    def pad_id(self) -> int:
+        """What padding is filled with; never looked at."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def _calibrations(self) -> Path:
+        from genwright.models.sources import cache_folder
+
+        return cache_folder() / "calibrations"
+
+    def _asking(self, rung: str) -> Asking:
+        rows = self.judged_on
+        shown = RUNGS[rung](self.spec, rung).examples
+        nearest = NearestExamples(self.rows["train"]) if shown else None
+        conversations = [
+            few_shot_messages(row, nearest.nearest(str(row.messages[-2]["content"]), shown)) if nearest else list(row.messages[:-1])
+            for row in rows
+        ]
+        prompts = [len(encode_prompt(messages, self.tokenizer)) for messages in conversations]
+        answers = [len(self.tokenizer(reference(row), add_special_tokens=False).input_ids) for row in rows]
+        return Asking(prompts, answers, self.spec.adapt.max_new_tokens)
+
+    def solution(self, rung: str) -> Solution:
+        """What a finished rung left, with its paths made absolute."""
+        folder = self.made / rung
+        left = json.loads((folder / "solution.json").read_text())
+        if left["form"] == "model":
+            return Solution(rung, str(folder / "model"), "", left["examples"])
+        adapter = str(folder / "adapter") if left["form"] == "adapter" else ""
+        return Solution(rung, str(self.model), adapter, left["examples"])
+
+    def judge(self, rung: str, rows: Sequence[Row], *, split: str) -> Judgement:
+        """Let a finished rung answer these rows, and score the answers."""
+        if not rows:
+            raise DataError(f"There are no {split} rows to judge on.", do=f"raise data.{split}_fraction, or give data.{split}")
+        with measuring() as measured:
+            answering = Answering(self.solution(rung), self.rows["train"], precision=self.spec.adapt.precision)
+            tell = lambda done, total: self.events.write(  # noqa: E731
+                "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
+            )
+            answers = answering.answer(rows, self.sampling, tell)
+        del answering
+        references = [reference(row) for row in rows]
+        groups = [row.group or row.key for row in rows]
+        scores = METRICS[self.metric].per_row(answers, references)
+        intervals = {
+            name: _interval(METRICS[name].per_row(answers, references), groups) for name in dict.fromkeys([self.metric, *ALWAYS_SHOWN])
+        }  # fmt: skip
+        self.events.write("score", stage=split, rung=rung, split=split, metric=self.metric, **intervals[self.metric])
+        return Judgement(answers, scores, intervals, measured.seconds, measured.peak_bytes)
+
+    def attempt(self, rung: str, planned: Estimate) -> dict[str, Any]:
+        """Make a rung's solution, judge it on validation rows, and write down what it took. A finished rung is only read."""
+        folder = self.made / rung
+        finished = folder / "attempt.json"
+        if finished.exists():
+            return dict(json.loads(finished.read_text()))
+        self._refuse_what_does_not_fit(rung, planned)
+        self.events.write("planned", stage="adapt", rung=rung, **planned.to_json())
+        measured = self._make(rung, folder)
+        judgement = self.judge(rung, self.judged_on, split="validation")
+        judgement.write(folder / "predictions.jsonl", self.judged_on)
+        measured |= {"evaluate_seconds": judgement.seconds, "evaluate_peak_bytes": judgement.peak_bytes}
+        measured["seconds"] = measured.get("train_seconds", 0.0) + judgement.seconds
+        peaks = [value for name, value in measured.items() if name.endswith("_peak_bytes") and value]
+        measured["host_bytes"] = max(peaks)
+        measured |= self._bill(measured["seconds"])
+        self.events.write("measured", stage="adapt", rung=rung, **measured)
+        attempt = {"name": rung, "skipped": "", "score": judgement.intervals[self.metric], "scores": judgement.intervals,
+                   "planned": planned.to_json(), "measured": measured}  # fmt: skip
+        write_atomic(finished, json.dumps(attempt, indent=1))
+        return attempt
+
+    def _make(self, rung: str, folder: Path) -> dict[str, Any]:
+        """Leave solution.json and what it names; returns what was measured."""
+        folder.mkdir(parents=True, exist_ok=True)
+        made = RUNGS[rung](self.spec, rung)
+        measured: dict[str, Any] = {}
+        if made.form != "prompt":
+            measured = train_to_end(self._job(rung, folder), folder / made.form)
+        write_atomic(folder / "solution.json", json.dumps(dataclasses.asdict(made)))
+        return measured
+
+    def _job(self, rung: str, folder: Path) -> Job:
+        adapt = self.spec.adapt
+        return Job(
+            rung, self.recipe(rung), self.model, self.encoded["train"], self.encoded["validation"], self.pad_id, folder / "training",
+            self.events, self.stop, adapt.checkpoint_every, adapt.validate_every, adapt.patience,
+        )  # fmt: skip
+
+    def _bill(self, seconds: float) -> dict[str, float | None]:
+        hardware = self.spec.hardware
+        return {
+            "joules": seconds * hardware.watts if hardware.watts else None,
+            "usd": seconds / 3600 * hardware.usd_per_hour if hardware.usd_per_hour else None,
+        }
+
+    def _refuse_what_does_not_fit(self, rung: str, planned: Estimate) -> None:
+        """Errors: DoesNotFit with the breakdown; DiskFull's cause said before it happens."""
+        host, disk = planned.quantities["host_bytes"], planned.quantities.get("disk_bytes")
+        if host.low > memory_bytes(self.spec):
+            parts = ", ".join(f"{part} {Bytes(size)}" for part, size in sorted(planned.breakdown.items(), key=lambda item: -item[1]))
+            raise DoesNotFit(
+                f"{rung} needs {Bytes(host.value)} of memory ({parts}).", found=f"this machine has {Bytes(memory_bytes(self.spec))}",
+                do="lower adapt.batch_size, adapt.pack_tokens or adapt.max_tokens, or choose a smaller model",
+            )  # fmt: skip
+        if disk is not None and disk.value > free_bytes(self.made):
+            raise DoesNotFit(
+                f"{rung} needs {Bytes(disk.value)} of disk.", found=f"{Bytes(free_bytes(self.made))} free",
+                do="free some space (`genwright clean` lists what can go)",
+            )  # fmt: skip
+
+    def publish(self, rung: str, out: Path) -> None:
+        """Copy what a rung left into the stage's artifact, without its checkpoints."""
+        for file in files_below(self.made / rung):
+            relative = file.relative_to(self.made)
+            if "training" not in relative.parts:
+                (out / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, out / relative)
+
+
+ALWAYS_SHOWN = ("exact-match", "chrf")
+"""Shown beside the project's metric: whether an answer is right to the letter, and how near it is."""
+
+
+def _interval(scores: list[float], groups: list[str]) -> dict[str, float]:
+    interval = bootstrap(scores, groups=groups)
+    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n, "spread": statistics.pstdev(scores)}
+
+
+def memory_bytes(spec: Any) -> float:
+    """What may be used: the project's figure, or what this machine has."""
+    import os
+
+    stated = spec.hardware.memory
+    return Bytes.parse(stated).value if stated else float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

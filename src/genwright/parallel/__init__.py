@@ -1,0 +1,1 @@
+"""How the work is laid over devices. Today one process; what must be asked of all ranks is already asked here."""

@@ -1,0 +1,134 @@
+"""Seconds of each operation on this machine: the operations of a trace, each run alone, once per shape, and remembered.
+
+A plan's first call for a model measures a few hundred operations in some seconds; the next reads the file. The file is
+kept per processor, thread count and torch version, and never overwrites a published figure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from genwright.base.files import sha256_of_json, write_atomic
+from genwright.plan.roofline import Rates
+from genwright.plan.tracker import TensorSpec, Tracker
+
+COLD_BYTES = 64 * 2**20
+"""Operands are taken in turn from copies that together outgrow the caches: in a step, nobody's operands are still warm."""
+LARGEST_ALONE = 512 * 2**20
+"""Operations on more bytes than this are priced by the copy rate instead of being run."""
+REPEATS = 5
+
+
+def machine() -> dict[str, Any]:
+    """What the measurements belong to."""
+    return {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def calibrate(trackers: Iterable[Tracker], folder: Path, *, say: Callable[[str], Any] = lambda _: None) -> Rates:
+    """Measure what these traces need and the file lacks; returns all that is known of this machine."""
+    path = folder / f"calibration-{sha256_of_json(machine())[:12]}.json"
+    known = json.loads(path.read_text())["rates"] if path.exists() else None
+    rates = Rates(**known) if known else Rates(
+        bytes_per_second=_copy_rate(), flops_per_second=_product_rate(), host_seconds=_host_seconds()
+    )  # fmt: skip
+    missing = {
+        event.signature: tracker.arguments[event.signature]
+        for tracker in trackers
+        for event in tracker.events
+        if event.signature not in rates.seconds and event.traffic <= LARGEST_ALONE
+    }
+    if missing:
+        say(f"measuring {len(missing)} operations on this machine, once")
+        measured = {signature: _seconds_alone(*call) for signature, call in missing.items()}
+        rates = Rates(
+            {**rates.seconds, **{signature: seconds for signature, seconds in measured.items() if seconds is not None}},
+            rates.bytes_per_second, rates.flops_per_second, rates.host_seconds,
+        )  # fmt: skip
+        write_atomic(path, json.dumps({"machine": machine(), "rates": rates.to_json()}))
+    return rates
+
+
+def _seconds_alone(operation: Any, args: Any, kwargs: Any) -> float | None:
+    """Median seconds of one operation, or None where it cannot be run from a description."""
+    size = sum(_nbytes(leaf) for leaf in tree_leaves((args, kwargs), is_leaf=_is_spec) if _is_spec(leaf))
+    copies = max(1, min(16, COLD_BYTES // max(size, 1)))
+    try:
+        calls = [tree_map(_make, (args, kwargs), is_leaf=_is_spec) for _ in range(copies)]
+        return _median_seconds(lambda number: operation(*calls[number % copies][0], **calls[number % copies][1]))
+    except (RuntimeError, TypeError, IndexError, ValueError):
+        return None
+
+
+@torch.no_grad()
+def _median_seconds(call: Callable[[int], Any]) -> float:
+    call(0)
+    times = []
+    for number in range(1, REPEATS + 1):
+        began = time.perf_counter()
+        result = call(number)
+        times.append(time.perf_counter() - began)
+        del result
+    return sorted(times)[REPEATS // 2]
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, TensorSpec)
+
+
+def _nbytes(spec: TensorSpec) -> int:
+    return spec.dtype.itemsize * max(1, torch.Size(spec.shape).numel())
+
+
+def _make(value: Any) -> Any:
+    """A tensor for a description: small numbers that neither overflow nor turn denormal; zeros are valid indices."""
+    if not _is_spec(value):
+        return value
+    tensor = torch.empty_strided(value.shape, value.stride, dtype=value.dtype)
+    return tensor.fill_(0.5) if value.dtype.is_floating_point else tensor.zero_()
+
+
+def _copy_rate() -> float:
+    source, target = torch.zeros(2**24), torch.zeros(2**24)
+    return 2 * source.numel() * 4 / _median_seconds(lambda _: target.copy_(source))
+
+
+def _product_rate() -> float:
+    left = torch.full((1024, 1024), 0.5, dtype=torch.bfloat16)
+    return 2 * 1024**3 / _median_seconds(lambda _: left @ left)
+
+
+def _host_seconds() -> float:
+    """What a module call and its autograd node cost beyond the operations themselves, from a chain of tiny layers."""
+    layers = torch.nn.Sequential(*(torch.nn.Linear(4, 4, bias=False) for _ in range(200)))
+    x = torch.zeros(4, 4, requires_grad=True)
+    alone: Tensor = torch.zeros(4, 4)
+
+    def chain() -> None:
+        layers(x).sum().backward()
+
+    chain()
+    began = time.perf_counter()
+    for _ in range(5):
+        chain()
+    with_host = (time.perf_counter() - began) / 5
+    product = _median_seconds(lambda _: alone @ alone)
+    return max(0.0, (with_host - 600 * product) / 600)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return names[0] if names else platform.processor()
+    except OSError:
+        return platform.processor() or os.uname().machine

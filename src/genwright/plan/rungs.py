@@ -1,0 +1,181 @@
+"""The plan of one rung of the ladder on this machine: the five peaks that kill runs, the disk, the time and the bill.
+
+Memory of the process = what it holds before a model is loaded (measured now) + live bytes from the trace, with a range
+for what the allocator keeps besides. Time = the traced operations, each at its own measured speed on this machine.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genwright.adapters.base import trainable
+from genwright.data.collate import collate
+from genwright.data.order import rows_of_step
+from genwright.data.pack import pack
+from genwright.data.templates import Encoded
+from genwright.engine.recipe import Recipe
+from genwright.plan.calibrate import calibrate
+from genwright.plan.estimate import Estimate, Range, around, bill
+from genwright.plan.roofline import price
+from genwright.plan.trace import BuiltFake, build_fake, trace_generation, trace_merge, trace_step
+from genwright.plan.verify import resident_bytes
+from genwright.precision.policy import resolve
+
+GENERATION_ROWS = 16
+"""Rows of one batch of generation, as `models.generate` takes them."""
+MEMORY_BELOW, MEMORY_ABOVE = 0.10, 0.15
+"""The allocator's slack, and threads' scratch: how far the process may be from baseline + live bytes."""
+TIME_BELOW, TIME_ABOVE = 0.20, 0.35
+"""A shared machine changes its speed by so much between the measurement and the run."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The generation that judges a rung: prompts and expected answers, in tokens."""
+
+    prompts: Sequence[int]
+    answers: Sequence[int]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it will run, and what the project says of it."""
+
+    calibrations: Path
+    watts: float | None = None
+    usd_per_hour: float | None = None
+
+
+Say = Callable[[str], Any]
+
+
+def plan_prompting(config: Any, asking: Asking, machine: Machine, *, precision: str, say: Say = lambda _: None) -> Estimate:
+    """A rung that trains nothing: it is judged, and that is all. Untrained models write to the limit, so that is expected."""
+    baseline = resident_bytes()
+    dtype = resolve(precision).compute
+    seconds, peak = _generation(config, dtype, asking, machine, writes_to_the_limit=True, say=say)
+    memory = _process(baseline, peak)
+    quantities = {"evaluate_peak_bytes": memory, "host_bytes": memory, "evaluate_seconds": seconds, "seconds": seconds}
+    return _with_bill(quantities, {}, machine, ())
+
+
+def plan_training(
+    recipe: Recipe, config: Any, encoded: Sequence[Encoded], asking: Asking, machine: Machine, *, pad_id: int, weights_bytes: int,
+    say: Say = lambda _: None,
+) -> Estimate:  # fmt: skip
+    """A rung that trains `recipe` on these rows, saves it, could resume it, merges it, and is judged like the others."""
+    baseline = resident_bytes()
+    fake = build_fake(recipe, config)
+    longest, typical = steps_to_trace(recipe, encoded)
+    steps = [trace_step(fake, lambda step=step: _batches(recipe, encoded, step, pad_id), recipe) for step in (longest, typical)]
+    dtype = resolve(recipe.precision).compute
+    judged, judged_peak = _generation(
+        config, dtype, asking, machine, writes_to_the_limit=False, wrap=_wrap_for_answering(recipe), say=say
+    )  # fmt: skip
+    rates = calibrate([fake.tracker], machine.calibrations, say=say)
+    step_seconds = around(price(steps[1].events, rates), TIME_BELOW, TIME_ABOVE)
+    trained = step_seconds * recipe.steps
+    sizes = _sizes(fake)
+    peaks = {
+        "train_peak_bytes": max(steps[0].peak.total, weights_bytes + sizes["weights"]),
+        "save_peak_bytes": sizes["state"] + sizes["weights"],
+        "resume_peak_bytes": sizes["state"] + sizes["weights"] + sizes["largest"],
+        "merge_peak_bytes": trace_merge(recipe, config) + weights_bytes,
+        "evaluate_peak_bytes": judged_peak,
+    }
+    memory = {name: _process(baseline, value) for name, value in peaks.items()}
+    quantities = {
+        **memory,
+        "host_bytes": max(memory.values(), key=lambda peak: peak.value),
+        "disk_bytes": around(_disk(recipe, sizes, weights_bytes), 0.05, 0.10),
+        "flops_per_step": around(steps[1].flops, 0.0, 0.0),
+        "step_seconds": step_seconds,
+        "train_seconds": trained,
+        "evaluate_seconds": judged,
+        "seconds": trained + judged,
+    }
+    breakdown = {"process": float(baseline), **{part: float(size) for part, size in steps[0].peak.parts.items() if size}}
+    notes = (
+        f"the longest of {recipe.steps} steps is step {longest + 1}; the typical one, step {typical + 1}, sets the time",
+        f"{sizes['trained']:,} bytes of weights are trained",
+    )
+    return _with_bill(quantities, breakdown, machine, notes)
+
+
+def steps_to_trace(recipe: Recipe, encoded: Sequence[Encoded]) -> tuple[int, int]:
+    """(the step with the largest microbatch, the step of median size), by their tokens; nothing is collated for it."""
+    largest, totals = [], []
+    for step in range(recipe.steps):
+        rows = rows_of_step(step, num_rows=len(encoded), rows_per_step=recipe.batch_size, seed=recipe.seed)
+        lengths = [len(encoded[row].input_ids) for row in rows]
+        bins = pack(lengths, recipe.pack_tokens)
+        if recipe.packing:
+            largest.append(max(sum(lengths[index] for index in members) for members in bins))
+        else:
+            largest.append(max(lengths) * len(lengths))
+        totals.append(sum(lengths))
+    median = statistics.median_low(totals)
+    return max(range(recipe.steps), key=largest.__getitem__), totals.index(median)
+
+
+def _batches(recipe: Recipe, encoded: Sequence[Encoded], step: int, pad_id: int) -> Any:
+    rows = rows_of_step(step, num_rows=len(encoded), rows_per_step=recipe.batch_size, seed=recipe.seed)
+    return collate([encoded[row] for row in rows], packing=recipe.packing, capacity=recipe.pack_tokens, pad_id=pad_id)
+
+
+def _wrap_for_answering(recipe: Recipe) -> Callable[[Any], Any]:
+    return recipe.adapter.wrap if recipe.adapter.form == "adapter" else lambda model: model
+
+
+def _generation(
+    config: Any, dtype: torch.dtype, asking: Asking, machine: Machine, *, writes_to_the_limit: bool, say: Say,
+    wrap: Callable[[Any], Any] = lambda model: model,
+) -> tuple[Range, int]:  # fmt: skip
+    """(seconds of answering everything, peak of live bytes at the longest prompt and the longest answer)."""
+    rows = min(GENERATION_ROWS, len(asking.prompts))
+    peak = trace_generation(config, dtype=dtype, rows=rows, prompt=max(asking.prompts), new=max(2, asking.max_new_tokens), wrap=wrap)
+    written = sorted(asking.answers)[int(0.95 * (len(asking.answers) - 1))] + 1
+    expected = asking.max_new_tokens if writes_to_the_limit else min(written, asking.max_new_tokens)
+    typical = trace_generation(
+        config, dtype=dtype, rows=rows, prompt=math.ceil(statistics.fmean(asking.prompts)), new=max(2, expected), wrap=wrap
+    )  # fmt: skip
+    rates = calibrate([typical.prefill.tracker], machine.calibrations, say=say)
+    batches = math.ceil(len(asking.prompts) / rows)
+    prefill, decode = price(typical.prefill.events, rates), price(typical.decode.events, rates)
+    value = batches * (prefill + decode * expected)
+    low, high = batches * (prefill + decode * min(written, expected)), batches * (prefill + decode * asking.max_new_tokens)
+    return Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE)), max(peak.prefill.peak.total, peak.decode.peak.total)
+
+
+def _sizes(fake: BuiltFake) -> dict[str, int]:
+    built = fake.built
+    trained = [parameter.numel() * parameter.element_size() for parameter in trainable(built.model).values()]
+    state = [tensor.numel() * tensor.element_size() for values in built.optimizer.state.values() for tensor in values.values()]
+    return {
+        "weights": fake.bytes_of("weights"), "trained": sum(trained), "state": sum(state), "largest": max(trained),
+    }  # fmt: skip
+
+
+def _disk(recipe: Recipe, sizes: dict[str, int], weights_bytes: int) -> int:
+    """Two checkpoints and one being written, the adapter or model, and the merged model."""
+    checkpoint = sizes["trained"] + sizes["state"]
+    return 3 * checkpoint + sizes["trained"] + weights_bytes
+
+
+def _process(baseline: int, live: float) -> Range:
+    return Range(baseline, baseline, baseline) + around(live, MEMORY_BELOW, MEMORY_ABOVE)
+
+
+def _with_bill(quantities: dict[str, Range], breakdown: dict[str, float], machine: Machine, notes: tuple[str, ...]) -> Estimate:
+    known, unknown = bill(quantities["seconds"], watts=machine.watts, usd_per_hour=machine.usd_per_hour)
+    notes = (*notes, "time is from this machine's own speed at each operation, measured alone; energy is watts as stated x time")
+    return Estimate({**quantities, **known}, breakdown, unknown, notes)
+

@@ -1,0 +1,126 @@
+"""Run what `apply` would run on fake tensors: the same build, the same step, the same generation; nothing is computed.
+
+A Trace is the events and the peak of one phase. The training trace runs two steps, for optimizer state is born in the
+first and the true peak is the second's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from genwright.data.collate import Batch
+from genwright.engine.build import Built, build
+from genwright.engine.recipe import Recipe
+from genwright.engine.step import train_step
+from genwright.models.attention import ordinary_attention
+from genwright.models.load import build_model
+from genwright.parallel.norm import global_norm
+from genwright.plan.tracker import Event, Peak, Tracker
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one phase did: its events in order, and its peak of live bytes by part."""
+
+    events: list[Event]
+    peak: Peak
+    tracker: Tracker
+
+    @property
+    def flops(self) -> int:
+        """Of all its operations."""
+        return sum(event.flops for event in self.events)
+
+
+@dataclass(frozen=True)
+class BuiltFake:
+    """A recipe built on fake tensors, under watch."""
+
+    mode: FakeTensorMode
+    built: Built
+    tracker: Tracker
+    build_peak: int
+
+    def bytes_of(self, part: str) -> int:
+        """Live bytes of a part now: "weights", "optimizer"."""
+        return self.tracker._sums.get(part, 0)
+
+
+def build_fake(recipe: Recipe, config: Any) -> BuiltFake:
+    """`engine.build` on fake tensors; the weights are named, gradients will be."""
+    mode = FakeTensorMode()
+    tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
+    with mode, tracker, tracker.phase("weights"):
+        built = build(recipe, lambda dtype, attention: build_model(config, dtype, attention))
+        build_peak = tracker.peak.total
+    tracker.track([*built.model.parameters(), *built.model.buffers()], "weights")
+    tracker.watch_gradients(built.parameters)
+    return BuiltFake(mode, built, tracker, build_peak)
+
+
+def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], recipe: Recipe) -> Trace:
+    """One optimiser step with optimizer state in place. `make_batches` is called under the fake mode."""
+    built, tracker = fake.built, fake.tracker
+    with fake.mode, tracker:
+        if not built.optimizer.state:
+            _run_step(built, make_batches(), recipe)
+            tracker.track([tensor for state in built.optimizer.state.values() for tensor in state.values()], "optimizer")
+        built.optimizer.zero_grad(set_to_none=True)
+        batches = make_batches()
+        first = len(tracker.events)
+        with tracker.phase("activations"):
+            _run_step(built, batches, recipe)
+        peak = tracker.peak
+    return Trace(tracker.events[first:], peak, tracker)
+
+
+def _run_step(built: Built, batches: Sequence[Batch], recipe: Recipe) -> None:
+    train_step(built.model, built.optimizer, built.objective, batches, max_norm=recipe.max_norm, global_norm=global_norm)
+
+
+@dataclass(frozen=True)
+class GenerationTrace:
+    """Reading the prompts, and one step of writing with the cache at `cached` tokens."""
+
+    prefill: Trace
+    decode: Trace
+
+
+def trace_generation(config: Any, *, dtype: torch.dtype, rows: int, prompt: int, new: int, wrap: Callable[[Any], Any] = lambda m: m) -> GenerationTrace:
+    """A batch of `rows` prompts of `prompt` tokens, then a step at the last of `new` tokens, where the cache is longest."""
+    mode = FakeTensorMode()
+    tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
+    with mode, torch.no_grad():
+        model = wrap(build_model(config, dtype, "sdpa")).eval()
+    tracker.track([*model.parameters(), *model.buffers()], "weights")
+    with mode, tracker, torch.no_grad(), ordinary_attention(model):
+        prefill, cache = _trace_forward(model, tracker, rows, prompt, None)
+        del cache
+        _, cache = _trace_forward(model, tracker, rows, prompt + new - 2, None)
+        decode, _ = _trace_forward(model, tracker, rows, 1, cache, seen=prompt + new - 2)
+    return GenerationTrace(prefill, decode)
+
+
+def _trace_forward(model: Any, tracker: Tracker, rows: int, length: int, cache: Any, seen: int = 0) -> tuple[Trace, Any]:
+    ids = torch.zeros(rows, length, dtype=torch.long)
+    mask = torch.ones(rows, seen + length, dtype=torch.long)
+    first = len(tracker.events)
+    with tracker.phase("cache and activations"):
+        out = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return Trace(tracker.events[first:], tracker.peak, tracker), out.past_key_values
+
+
+def trace_merge(recipe: Recipe, config: Any) -> int:
+    """Peak of live bytes while an adapter is merged in float32 and the result is handed over as one state dict."""
+    mode = FakeTensorMode()
+    tracker = Tracker()
+    with mode, tracker, torch.no_grad():
+        model = recipe.adapter.wrap(build_model(config, torch.float32, "sdpa"))
+        if recipe.adapter.form == "adapter":
+            model = model.merge_and_unload()
+    return tracker.peak.total

@@ -1,0 +1,1 @@
+"""In which number types weights are kept and products are computed."""

@@ -1,0 +1,95 @@
+"""The five stages, one function each: the table of contents of the whole kit.
+
+Each takes a Context (the project file, the artifacts of the stages it reads, a folder that becomes its artifact, a
+folder that survives a kill, the record of the run) and returns its summary, which is written as <stage>.json.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from genwright.catalogue.parts import METRICS
+from genwright.catalogue.tasks import task
+from genwright.data.files import write_rows
+from genwright.data.sources import read_rows
+from genwright.data.splits import check_leakage, split
+from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
+from genwright.export.handover import hand_over
+from genwright.improve.choose import choose_model
+from genwright.improve.climbing import climb_project
+from genwright.improve.workshop import Workshop, groups_of
+from genwright.project.apply import Context
+
+SPLITS = ("train", "validation", "test")
+
+
+def scope(context: Context) -> dict[str, Any]:
+    """What it must do and on what: read the rows, split them by group, refuse leaks, say what a test of this size can see."""
+    spec = context.spec
+    files = {name: getattr(spec.data, name) for name in SPLITS if getattr(spec.data, name)}
+    read = {name: read_rows(context.base / path, format=spec.data.format, columns=spec.data.columns) for name, path in files.items()}
+    rows = split(
+        {name: dataset.rows for name, dataset in read.items()}, validation=spec.data.validation_fraction,
+        test=spec.data.test_fraction, seed=spec.project.seed, group_by=spec.data.group,
+    )  # fmt: skip
+    warnings = check_leakage(rows)
+    for name in SPLITS:
+        write_rows(context.out / f"{name}.jsonl", rows[name])
+    return {
+        "task": spec.scope.task,
+        "metric": spec.scope.metric or task(spec.scope.task).metric,
+        "target": spec.scope.target,
+        "format": read["train"].format,
+        "fingerprints": {name: dataset.fingerprint for name, dataset in read.items()},
+        "rows": {name: len(rows[name]) for name in SPLITS},
+        "groups": {name: len(set(groups_of(rows[name]))) for name in SPLITS},
+        "minimum_detectable_difference": minimum_detectable_difference(len(rows["test"])),
+        "warnings": list(warnings),
+    }
+
+
+def select(context: Context) -> dict[str, Any]:
+    """Which model: the first of the project's list, or of the ranked catalogue, that can be had, suits the task and fits."""
+    say = lambda text: context.events.write("note", stage="select", text=text)  # noqa: E731
+    return choose_model(context.spec, base=context.base, out=context.out / "model", say=say)
+
+
+def adapt(context: Context) -> dict[str, Any]:
+    """Climb only as high as needed: try each rung, judged on validation rows; stop at the first that meets the target."""
+    workshop = Workshop.of(context, made=context.work)
+    climbed = climb_project(workshop)
+    for rung in climbed["rungs"]:
+        if not rung["skipped"]:
+            workshop.publish(rung["name"], context.out)
+    return climbed
+
+
+def evaluate(context: Context) -> dict[str, Any]:
+    """Is it good enough: the test rows are read once, answered by every rung that was climbed, and compared row by row."""
+    workshop = Workshop.of(context, made=context.inputs["adapt"])
+    adapted = workshop.adapted()
+    rows, metric = workshop.rows("test"), METRICS[workshop.metric]
+    judged = {name: workshop.judge(name, rows, split="test") for name in adapted["climbed"]}
+    for name, judgement in judged.items():
+        judgement.write(context.out / f"predictions-{name}.jsonl", rows)
+    chosen, groups = judged[adapted["chosen"]], groups_of(rows)
+    comparisons = [
+        {"before": name, "after": adapted["chosen"], **vars(paired(judgement.scores, chosen.scores, groups=groups))}
+        for name, judgement in judged.items()
+        if judgement is not chosen
+    ]
+    value, target = bootstrap(chosen.scores, groups=groups).value, adapted["target"]
+    met = None if target is None else bool(value >= target if metric.higher_is_better else value <= target)
+    return {
+        "metric": workshop.metric, "split": "test", "chosen": adapted["chosen"], "target": target, "met": met,
+        "scores": {name: judgement.intervals for name, judgement in judged.items()}, "paired": comparisons,
+    }  # fmt: skip
+
+
+def integrate(context: Context) -> dict[str, Any]:
+    """Hand it over: merge in float32, and prove that the merged model answers as the adapted one did."""
+    workshop = Workshop.of(context, made=context.inputs["adapt"])
+    chosen = json.loads((context.inputs["evaluate"] / "evaluate.json").read_text())["chosen"]
+    say = lambda text: context.events.write("note", stage="integrate", text=text)  # noqa: E731
+    return hand_over(workshop, workshop.solution(chosen), context.out, say=say)

@@ -1,0 +1,127 @@
+"""Our LoRA computation equals `peft`'s to the last digit that floats allow, and its files are `peft`'s."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from peft.tuners import lora
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from genwright.adapters.lora import FusedLinear, LoRA, use_fused_forward_
+from genwright.base.errors import RecipeError
+
+SIZES = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
+
+
+def base(dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(LlamaConfig(**SIZES)).to(dtype)
+
+
+def adapted(adapter: LoRA, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """With B away from zero, so that the adapter does something."""
+    model = adapter.wrap(base(dtype))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def as_peft_(model: torch.nn.Module) -> torch.nn.Module:
+    for module in model.modules():
+        if isinstance(module, FusedLinear):
+            module.__class__ = lora.Linear
+    return model
+
+
+def gradients(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    model(input_ids=ids).logits.float().square().sum().backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def test_forward_and_every_gradient_equal_pefts() -> None:
+    ids = torch.randint(0, 50, (2, 9))
+    ours, theirs = adapted(LoRA(rank=4)), as_peft_(adapted(LoRA(rank=4)))
+    assert not any(isinstance(module, FusedLinear) for module in theirs.modules())
+    torch.testing.assert_close(ours(input_ids=ids).logits, theirs(input_ids=ids).logits, atol=1e-6, rtol=1e-5)
+    expected = gradients(theirs, ids)
+    for name, gradient in gradients(ours, ids).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
+    assert len(expected) == 2 * 7 * 2
+
+
+def test_gradients_equal_finite_differences_in_double_precision() -> None:
+    from genwright.adapters.lora import LoRAFunction
+
+    torch.manual_seed(0)
+    x, weight, a, b = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 5), (4, 5), (2, 5), (4, 2)))
+    bias = torch.randn(4, dtype=torch.float64)
+    plain = lambda x, a, b: x @ weight.T + bias + 0.7 * (x @ a.T) @ b.T  # noqa: E731
+    torch.testing.assert_close(LoRAFunction.apply(x, weight, bias, a, b, 0.7), plain(x, a, b))
+    inputs = [tensor.requires_grad_() for tensor in (x, a, b)]
+    upstream = torch.randn(3, 4, dtype=torch.float64)
+    ours = torch.autograd.grad((LoRAFunction.apply(x, weight, bias, a, b, 0.7) * upstream).sum(), inputs)
+    theirs = torch.autograd.grad((plain(x, a, b) * upstream).sum(), inputs)
+    for mine, expected in zip(ours, theirs):
+        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_masters_stay_float32_over_a_bfloat16_base() -> None:
+    model = adapted(LoRA(rank=4), torch.bfloat16)
+    found = gradients(model, torch.randint(0, 50, (1, 7)))
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad} == {torch.bfloat16}
+
+
+def test_an_adapter_at_its_start_changes_nothing() -> None:
+    ids = torch.randint(0, 50, (2, 9))
+    assert torch.equal(LoRA(rank=4).wrap(base())(input_ids=ids).logits, base()(input_ids=ids).logits)
+
+
+def test_number_of_trained_weights_is_the_closed_form() -> None:
+    model = LoRA(rank=4).wrap(base())
+    linear = [module for name, module in base().named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"]
+    expected = sum(4 * (module.in_features + module.out_features) for module in linear)
+    assert sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) == expected
+
+
+def test_files_load_in_plain_peft_with_equal_logits(tmp_path: Path) -> None:
+    ids = torch.randint(0, 50, (2, 9))
+    model = adapted(LoRA(rank=4))
+    LoRA(rank=4).save(model, tmp_path)
+    plain = PeftModel.from_pretrained(base(), tmp_path)
+    torch.testing.assert_close(plain(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-6, rtol=1e-5)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_dropout_disabling_and_merging_are_left_to_peft() -> None:
+    ids = torch.randint(0, 50, (1, 9))
+    model = adapted(LoRA(rank=4))
+    with_adapter = model(input_ids=ids).logits
+    with model.disable_adapter():
+        assert torch.equal(model(input_ids=ids).logits, base()(input_ids=ids).logits)
+    merged = model.merge_and_unload()
+    torch.testing.assert_close(merged(input_ids=ids).logits, with_adapter, atol=1e-5, rtol=1e-4)
+    dropping = adapted(LoRA(rank=4, dropout=0.5)).train()
+    assert not torch.equal(dropping(input_ids=ids).logits, dropping(input_ids=ids).logits)
+
+
+def test_only_plain_layers_get_our_forward() -> None:
+    model = adapted(LoRA(rank=4))
+    assert use_fused_forward_(model) == 0  # all 14 are fused already
+    assert sum(isinstance(module, FusedLinear) for module in model.modules()) == 14
+
+
+def test_targets_by_name_and_a_wrong_name() -> None:
+    model = LoRA(rank=4, targets=("q_proj", "v_proj")).wrap(base())
+    assert sum(isinstance(module, FusedLinear) for module in model.modules()) == 4
+    with pytest.raises(RecipeError, match=r"names no layer of this model: w_q"):
+        LoRA(targets=("w_q",)).wrap(base())

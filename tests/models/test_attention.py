@@ -1,0 +1,125 @@
+"""Documents laid end to end never see each other: packed equals alone, and the gradient across is exactly zero."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+from genwright.models.attention import NAME, attention_per_document, documents, group_by_length, ordinary_attention
+
+CONFIGS = {
+    "llama-gqa": ("llama", {"num_key_value_heads": 2, "num_attention_heads": 4}),
+    "gemma2-softcap-window": ("gemma2", {"num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 8, "sliding_window": 5}),
+    "mistral-window": ("mistral", {"num_key_value_heads": 2, "num_attention_heads": 4, "sliding_window": 5}),
+    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}),
+}  # fmt: skip
+
+
+def tiny(kind: str) -> torch.nn.Module:
+    model_type, own = CONFIGS[kind]
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "pad_token_id": 0}
+    if model_type != "gpt2":
+        sizes |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 64}
+    config = AutoConfig.for_model(model_type, **sizes, **own)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().train()
+
+
+def packed_logits(model: torch.nn.Module, rows: list[torch.Tensor]) -> torch.Tensor:
+    ids = torch.cat(rows)[None]
+    positions = torch.cat([torch.arange(len(row)) for row in rows])[None]
+    layout = documents([[len(row) for row in rows]], ids.shape[1])
+    return model(input_ids=ids, position_ids=positions, documents=layout, use_cache=False).logits[0]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_packed_logits_equal_each_document_alone(kind: str) -> None:
+    model = tiny(kind)
+    rows = [torch.randint(1, 40, (length,)) for length in (3, 17, 1, 9, 9)]
+    alone = torch.cat([model(input_ids=row[None], use_cache=False).logits[0] for row in rows])
+    model.set_attn_implementation(NAME)
+    torch.testing.assert_close(packed_logits(model, rows), alone, atol=2e-5, rtol=1e-4)
+
+
+def test_the_fields_default_leaks_and_ours_does_not() -> None:
+    """The oracle can fail: an all-ones mask, as most collators pass, lets documents see each other."""
+    model = tiny("llama-gqa")
+    rows = [torch.randint(1, 40, (length,)) for length in (5, 7)]
+    alone = model(input_ids=rows[1][None], use_cache=False).logits[0]
+    ids, positions = torch.cat(rows)[None], torch.cat([torch.arange(5), torch.arange(7)])[None]
+    leaking = model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, 5:]
+    assert (leaking - alone).abs().max() > 1e-3
+
+
+def test_gradient_across_documents_is_exactly_zero() -> None:
+    model = tiny("llama-gqa")
+    model.set_attn_implementation(NAME)
+    embeddings = torch.randn(1, 12, 32, requires_grad=True)
+    positions = torch.cat([torch.arange(5), torch.arange(7)])[None]
+    layout = documents([[5, 7]], 12)
+    logits = model(inputs_embeds=embeddings, position_ids=positions, documents=layout, use_cache=False).logits
+    logits[0, 5:].square().sum().backward()
+    assert torch.equal(embeddings.grad[0, :5], torch.zeros(5, 32))
+    assert embeddings.grad[0, 5:].abs().min() > 0
+
+
+@pytest.mark.parametrize("lengths", [[[4, 4, 4]], [[3, 60, 2, 1]], [[5, 2], [7]], [[1], [6, 1]], [[300, 8, 290]]])
+@pytest.mark.parametrize("causal", [True, False])
+def test_values_and_gradients_equal_sdpa_with_a_block_mask(lengths: list[list[int]], causal: bool) -> None:
+    """Against torch's own attention on the same tensors; padding of a row gets and gives no gradient."""
+    torch.manual_seed(1)
+    num_rows, width = len(lengths), max(map(sum, lengths))
+    q, k, v = (torch.randn(num_rows, heads, width, 8, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
+    number = torch.full((num_rows, width), -1)
+    for row, sizes in enumerate(lengths):
+        number[row, : sum(sizes)] = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    mask = (number[:, :, None] == number[:, None, :])[:, None]
+    mask = mask & torch.ones(width, width).tril().bool() if causal else mask
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+    module = SimpleNamespace(is_causal=causal)
+    found, _ = attention_per_document(module, q, k, v, None, documents=documents(lengths, width))
+    real = (number >= 0)[:, :, None, None]
+    weight = torch.randn_like(expected) * real
+    torch.testing.assert_close(found * real, expected * real)
+    for ours, theirs in zip(
+        torch.autograd.grad((found * weight).sum(), (q, k, v)), torch.autograd.grad((expected * weight).sum(), (q, k, v))
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_encoder_documents_see_both_ways_and_only_themselves() -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "bert", vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        hidden_dropout_prob=0, attention_probs_dropout_prob=0,
+    )  # fmt: skip
+    model = AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
+    rows = [torch.randint(1, 40, (length,)) for length in (6, 11, 4)]
+    alone = torch.cat([model(input_ids=row[None]).logits[0] for row in rows])
+    model.set_attn_implementation(NAME)
+    ids, positions = torch.cat(rows)[None], torch.cat([torch.arange(len(row)) for row in rows])[None]
+    packed = model(input_ids=ids, position_ids=positions, documents=documents([[6, 11, 4]], 21)).logits[0]
+    torch.testing.assert_close(packed, alone, atol=2e-5, rtol=1e-4)
+
+
+def test_long_and_short_documents_are_not_padded_to_each_other() -> None:
+    groups = group_by_length([(0, 1000), (1000, 40), (1040, 38)])
+    assert [[length for _, length in group] for group in groups] == [[1000], [40, 38]]
+
+
+def test_attention_dropout_is_refused() -> None:
+    q = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(ValueError, match="attention dropout is not supported"):
+        attention_per_document(SimpleNamespace(), q, q, q, None, documents=documents([[2]], 2), dropout=0.1)
+
+
+def test_ordinary_attention_comes_and_goes() -> None:
+    model = tiny("llama-gqa")
+    model.set_attn_implementation(NAME)
+    with ordinary_attention(model):
+        assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == NAME
