@@ -27,7 +27,9 @@ def test_cosine_equals_torchs_own_schedule() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=3.0)
     oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
     for step in range(20):
-        assert rate_at(step, steps=20, top=3.0, schedule="cosine", warmup_fraction=0.0) == pytest.approx(oracle.get_last_lr()[0])
+        assert rate_at(step, steps=20, top=3.0, schedule="cosine", warmup_fraction=0.0) == pytest.approx(
+            oracle.get_last_lr()[0]
+        )
         optimizer.step()
         oracle.step()
 

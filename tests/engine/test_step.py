@@ -28,7 +28,10 @@ def squared_error(model: nn.Module, batch: SimpleNamespace) -> SimpleNamespace:
 
 def batches(sizes: list[int]) -> list[SimpleNamespace]:
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(sum(sizes), 3, generator=generator).double(), torch.randn(sum(sizes), 1, generator=generator).double()
+    x, y = (
+        torch.randn(sum(sizes), 3, generator=generator).double(),
+        torch.randn(sum(sizes), 1, generator=generator).double(),
+    )
     count = {"rows": torch.tensor(float(sum(sizes)))}
     return [SimpleNamespace(x=a, y=b, counts=count) for a, b in zip(x.split(sizes), y.split(sizes))]
 
@@ -89,5 +92,7 @@ def test_the_step_imports_nothing_of_ours() -> None:
 
     import genwright.engine.step as module
 
-    imported = {node.module or "" for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.ImportFrom)}
+    imported = {
+        node.module or "" for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.ImportFrom)
+    }
     assert not [name for name in imported if name.startswith("genwright")]

@@ -52,7 +52,11 @@ def test_fake_and_real_steps_have_the_same_events_and_the_same_peak() -> None:
         _two_steps(real)
     with FakeTensorMode(), Tracker(vocabulary=64) as fake:
         _two_steps(fake)
-    work = lambda tracker: [(event.op, event.flops, event.traffic) for event in tracker.events if "aten.mm" in event.op or "adamw" in event.op]  # noqa: E731
+    work = lambda tracker: [
+        (event.op, event.flops, event.traffic)
+        for event in tracker.events
+        if "aten.mm" in event.op or "adamw" in event.op
+    ]  # noqa: E731
     assert work(fake) == work(real)
     assert fake.peak == real.peak
     assert fake.peak.total > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 
 from genwright.adapters.lora import use_fused_forward_
+from genwright.base.files import write_atomic
 from genwright.data.formats import Row
 from genwright.data.templates import encode_prompt
 from genwright.improve.examples import NearestExamples, few_shot_messages
@@ -30,6 +32,19 @@ class Solution:
     """How many of the nearest training rows are shown in the prompt."""
 
 
+def write_solution(folder: Path, *, form: str, examples: int) -> None:
+    """Note beside what was trained how the rung answers; `form` is "prompt", "adapter" or "model"."""
+    write_atomic(folder / "solution.json", json.dumps({"form": form, "examples": examples}))
+
+
+def read_solution(folder: Path, base_model: Path) -> Solution:
+    """What a finished rung left in its folder, over this base."""
+    left = json.loads((folder / "solution.json").read_text())
+    model = folder / "model" if left["form"] == "model" else base_model
+    adapter = str(folder / "adapter") if left["form"] == "adapter" else ""
+    return Solution(folder.name, str(model), adapter, left["examples"])
+
+
 class Answering:
     """A solution with its model in memory."""
 
@@ -41,17 +56,15 @@ class Answering:
             self.model = open_adapter(self.model, Path(solution.adapter))
         self.nearest = NearestExamples(list(train)) if solution.examples else None
 
-    def messages(self, row: Row) -> list[Message]:
-        """The conversation that is put to the model: the row without its answer, with examples where there are any."""
-        asked = [dict(message) for message in row.messages[:-1]]
+    def with_examples(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation that is put to the model: as asked, with the nearest training rows before it where they help."""
         if self.nearest is None:
-            return asked
-        query = str(asked[-1]["content"])
-        return few_shot_messages(row, self.nearest.nearest(query, self.solution.examples))
+            return [dict(message) for message in messages]
+        return few_shot_messages(messages, self.nearest.nearest(str(messages[-1]["content"]), self.solution.examples))
 
     def answer(self, rows: Sequence[Row], sampling: Sampling, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """One answer a row, in order."""
-        return self.reply([self.messages(row) for row in rows], sampling, progress)
+        """One answer a row, in order, to the row without its last turn."""
+        return self.reply([self.with_examples(row.messages[:-1]) for row in rows], sampling, progress)
 
     def reply(self, conversations: Sequence[list[Message]], sampling: Sampling, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """One answer a conversation, in order."""

@@ -8,7 +8,6 @@ The stages `adapt`, `evaluate` and `integrate` each open one over their context.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import statistics
@@ -29,7 +28,7 @@ from genwright.data.templates import Encoded, encode_prompt, encode_rows
 from genwright.engine.recipe import Recipe, recipe_for
 from genwright.evaluate.statistics import bootstrap
 from genwright.improve.examples import NearestExamples, few_shot_messages
-from genwright.improve.solution import Answering, Solution
+from genwright.improve.solution import Answering, Solution, read_solution, write_solution
 from genwright.improve.training import Job, train_to_end
 from genwright.models.generate import Sampling
 from genwright.models.load import load_config, load_tokenizer
@@ -62,18 +61,45 @@ def reference(row: Row) -> str:
     return str(row.messages[-1]["content"])
 
 
+def groups_of(rows: Sequence[Row]) -> list[str]:
+    """What statistics may treat as independent: a row's group, or the row itself."""
+    return [row.group or row.key for row in rows]
+
+
 class Workshop:
     """Opened over a stage's context; everything heavy is made on first use."""
 
-    def __init__(self, spec: Any, *, scope: Path, select: Path, made: Path, events: Any, stop: Any = lambda: False) -> None:
-        self.spec, self.made, self.events, self.stop = spec, made, events, stop
-        self.scope, self.model = scope, select / "model"
+    def __init__(self, spec: Any, *, scope: Path, model: Path, made: Path, events: Any, stop: Any = lambda: False) -> None:
+        self.spec, self.scope, self.model, self.made, self.events, self.stop = spec, scope, model, made, events, stop
         self.metric = spec.scope.metric or task(spec.scope.task).metric
+        self.ladder = tuple(spec.adapt.ladder) or (spec.adapt.method,)
+
+    @classmethod
+    def of(cls, context: Any, *, made: Path) -> Workshop:
+        """Over a stage's context; `made` holds the rungs' folders: the work folder in `adapt`, its artifact afterwards."""
+        inputs = context.inputs
+        return cls(
+            context.spec, scope=inputs["scope"], model=inputs["select"] / "model", made=made, events=context.events, stop=context.stop
+        )  # fmt: skip
+
+    def rows(self, split: str) -> list[Row]:
+        """The rows of a split. "test" is asked for by the stage `evaluate` alone."""
+        if split not in self._rows:
+            self._rows[split] = load_rows(self.scope / f"{split}.jsonl")
+        return self._rows[split]
 
     @cached_property
-    def rows(self) -> dict[str, list[Row]]:
-        """By split. `test` is read by the stage `evaluate` alone."""
-        return {name: load_rows(self.scope / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    def _rows(self) -> dict[str, list[Row]]:
+        return {}
+
+    def adapted(self) -> dict[str, Any]:
+        """adapt's summary, with `climbed`: the rungs that left a solution."""
+        summary = json.loads((self.made / "adapt.json").read_text())
+        return {**summary, "climbed": [rung["name"] for rung in summary["rungs"] if not rung["skipped"]]}
+
+    def prompt_ids(self, row: Row) -> list[int]:
+        """A row's prompt as the model reads it, without examples."""
+        return encode_prompt([dict(message) for message in row.messages[:-1]], self.tokenizer)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -101,19 +127,19 @@ class Workshop:
     def judged_on(self) -> list[Row]:
         """The validation rows that the ladder judges on."""
         limit = self.spec.adapt.validation_rows
-        return self.rows["validation"][:limit] if limit else self.rows["validation"]
+        return self.rows("validation")[:limit] if limit else self.rows("validation")
 
     @cached_property
     def encoded(self) -> dict[str, list[Encoded]]:
         """Training and validation rows as tokens."""
         return {
-            name: encode_rows(self.rows[name], self.tokenizer, max_tokens=self.max_tokens) for name in ("train", "validation")
+            name: encode_rows(self.rows(name), self.tokenizer, max_tokens=self.max_tokens) for name in ("train", "validation")
         }  # fmt: skip
 
     def recipe(self, method: str) -> Recipe:
         """The method's recipe. Errors: RecipeError when the objective cannot learn from these rows."""
-        recipe = recipe_for(self.spec, method, len(self.rows["train"]))
-        kinds = {row.kind for row in self.rows["train"]}
+        recipe = recipe_for(self.spec, method, len(self.rows("train")))
+        kinds = {row.kind for row in self.rows("train")}
         if not kinds <= set(recipe.objective.rows):
             raise RecipeError(
                 f"The objective '{type(recipe.objective).__name__.lower()}' does not learn from these rows.",
@@ -149,9 +175,9 @@ class Workshop:
     def _asking(self, rung: str) -> Asking:
         rows = self.judged_on
         shown = RUNGS[rung](self.spec, rung).examples
-        nearest = NearestExamples(self.rows["train"]) if shown else None
+        nearest = NearestExamples(self.rows("train")) if shown else None
         conversations = [
-            few_shot_messages(row, nearest.nearest(str(row.messages[-2]["content"]), shown)) if nearest else list(row.messages[:-1])
+            few_shot_messages(row.messages[:-1], nearest.nearest(str(row.messages[-2]["content"]), shown)) if nearest else row.messages[:-1]
             for row in rows
         ]
         prompts = [len(encode_prompt(messages, self.tokenizer)) for messages in conversations]
@@ -159,27 +185,22 @@ class Workshop:
         return Asking(prompts, answers, self.spec.adapt.max_new_tokens)
 
     def solution(self, rung: str) -> Solution:
-        """What a finished rung left, with its paths made absolute."""
-        folder = self.made / rung
-        left = json.loads((folder / "solution.json").read_text())
-        if left["form"] == "model":
-            return Solution(rung, str(folder / "model"), "", left["examples"])
-        adapter = str(folder / "adapter") if left["form"] == "adapter" else ""
-        return Solution(rung, str(self.model), adapter, left["examples"])
+        """What a finished rung left."""
+        return read_solution(self.made / rung, self.model)
 
     def judge(self, rung: str, rows: Sequence[Row], *, split: str) -> Judgement:
         """Let a finished rung answer these rows, and score the answers."""
         if not rows:
             raise DataError(f"There are no {split} rows to judge on.", do=f"raise data.{split}_fraction, or give data.{split}")
         with measuring() as measured:
-            answering = Answering(self.solution(rung), self.rows["train"], precision=self.spec.adapt.precision)
+            answering = Answering(self.solution(rung), self.rows("train"), precision=self.spec.adapt.precision)
             tell = lambda done, total: self.events.write(  # noqa: E731
                 "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
             )
             answers = answering.answer(rows, self.sampling, tell)
         del answering
         references = [reference(row) for row in rows]
-        groups = [row.group or row.key for row in rows]
+        groups = groups_of(rows)
         scores = METRICS[self.metric].per_row(answers, references)
         intervals = {
             name: _interval(METRICS[name].per_row(answers, references), groups) for name in dict.fromkeys([self.metric, *ALWAYS_SHOWN])
@@ -216,7 +237,7 @@ class Workshop:
         measured: dict[str, Any] = {}
         if made.form != "prompt":
             measured = train_to_end(self._job(rung, folder), folder / made.form)
-        write_atomic(folder / "solution.json", json.dumps(dataclasses.asdict(made)))
+        write_solution(folder, form=made.form, examples=made.examples)
         return measured
 
     def _job(self, rung: str, folder: Path) -> Job:

@@ -11,24 +11,28 @@ from typing import Any, ClassVar
 import torch
 from torch.nn import functional as F
 
-from genwright.models.attention import NAME, documents
+from genwright.models.attention import documents
 from genwright.models.families import logits_at
 from genwright.objectives.loss import Loss, Term
 
 
-def model_inputs(model: Any, batch: Any) -> dict[str, Any]:
-    """What the model's forward takes: ids, positions, and the documents (or a mask, for ordinary attention)."""
+def model_inputs(batch: Any) -> dict[str, Any]:
+    """What the model's forward takes: ids, positions and documents, all rows laid end to end as one.
+
+    Documents never see each other, so rows of a batch need not be rows for the model; padding stays where it lies and
+    nobody attends to it.
+    """
     ids_BT = batch.input_ids_BT
-    inputs = {"input_ids": ids_BT, "position_ids": batch.position_ids_BT}
-    if model.config._attn_implementation == NAME:
-        return {**inputs, "documents": documents(batch.lengths, ids_BT.shape[1], ids_BT.device)}
-    lengths = torch.tensor([sum(row) for row in batch.lengths], device=ids_BT.device)
-    return {**inputs, "attention_mask": (torch.arange(ids_BT.shape[1], device=ids_BT.device)[None] < lengths[:, None]).long()}
+    return {
+        "input_ids": ids_BT.view(1, -1),
+        "position_ids": batch.position_ids_BT.view(1, -1),
+        "documents": documents(batch.lengths, ids_BT.shape[1], ids_BT.device),
+    }
 
 
 def next_token_loss(model: Any, batch: Any) -> Loss:
     """-sum over learned t of log p(x_t | x_<t), in nats, summed in float32; logits exist only where a token is learned."""
-    logits_NV = logits_at(model, model_inputs(model, batch), batch.positions_N)
+    logits_NV = logits_at(model, model_inputs(batch), batch.positions_N)
     total = F.cross_entropy(logits_NV.float(), batch.labels_N, reduction="sum")
     count = torch.full((), batch.labels_N.numel(), dtype=torch.float32, device=total.device)
     return Loss({"tokens": Term(total, count)})

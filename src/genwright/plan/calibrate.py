@@ -15,10 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
+from transformers import AutoConfig
 
 from genwright.base.files import sha256_of_json, write_atomic
+from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
+from genwright.data.collate import collate
+from genwright.data.templates import Encoded
+from genwright.engine.build import build
+from genwright.engine.recipe import Recipe
+from genwright.engine.step import train_step
+from genwright.models.load import build_model
+from genwright.parallel.norm import global_norm
 from genwright.plan.roofline import Rates
 from genwright.plan.tracker import TensorSpec, Tracker
 
@@ -108,21 +116,28 @@ def _product_rate() -> float:
 
 
 def _host_seconds() -> float:
-    """What a module call and its autograd node cost beyond the operations themselves, from a chain of tiny layers."""
-    layers = torch.nn.Sequential(*(torch.nn.Linear(4, 4, bias=False) for _ in range(200)))
-    x = torch.zeros(4, 4, requires_grad=True)
-    alone: Tensor = torch.zeros(4, 4)
+    """What Python, modules and autograd spend around one operation: a real step of a model too small to compute anything."""
+    config = AutoConfig.for_model(
+        "llama", vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1
+    )  # fmt: skip
+    recipe = Recipe(OBJECTIVES["instruction"](), ADAPTERS["lora"](rank=4), "fp32", 1, 4, 1e-3)
+    built = build(recipe, lambda dtype, attention: build_model(config, dtype, attention))
+    batches = collate([Encoded([1] * 12, [False] + [True] * 11, 0, "")] * 4, packing=True, capacity=64, pad_id=0)
 
-    def chain() -> None:
-        layers(x).sum().backward()
+    def step() -> None:
+        train_step(built.model, built.optimizer, built.objective, batches, max_norm=1.0, global_norm=global_norm)
 
-    chain()
-    began = time.perf_counter()
-    for _ in range(5):
-        chain()
-    with_host = (time.perf_counter() - began) / 5
-    product = _median_seconds(lambda _: alone @ alone)
-    return max(0.0, (with_host - 600 * product) / 600)
+    step()
+    with Tracker() as tracker:
+        step()
+    alone = {signature: _seconds_alone(*call) or 0.0 for signature, call in tracker.arguments.items()}
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    spent = sorted(times)[REPEATS // 2] - sum(alone[event.signature] for event in tracker.events)
+    return max(0.0, spent / len(tracker.events))
 
 
 def _processor() -> str:

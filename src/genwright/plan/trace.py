@@ -6,7 +6,8 @@ first and the true peak is the second's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +52,22 @@ class BuiltFake:
         return self.tracker._sums.get(part, 0)
 
 
+@contextmanager
+def fake_weights_can_be_cast() -> Iterator[None]:
+    """`Module.to` swaps fake parameters, which fails while anything refers to them weakly; assigning `.data` does not."""
+    swap = torch.utils.swap_tensors
+    torch.utils.swap_tensors = lambda into, tensor: setattr(into, "data", tensor.data)
+    try:
+        yield
+    finally:
+        torch.utils.swap_tensors = swap
+
+
 def build_fake(recipe: Recipe, config: Any) -> BuiltFake:
     """`engine.build` on fake tensors; the weights are named, gradients will be."""
     mode = FakeTensorMode()
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
-    with mode, tracker, tracker.phase("weights"):
+    with fake_weights_can_be_cast(), mode, tracker, tracker.phase("weights"):
         built = build(recipe, lambda dtype, attention: build_model(config, dtype, attention))
         build_peak = tracker.peak.total
     tracker.track([*built.model.parameters(), *built.model.buffers()], "weights")
@@ -95,7 +107,7 @@ def trace_generation(config: Any, *, dtype: torch.dtype, rows: int, prompt: int,
     """A batch of `rows` prompts of `prompt` tokens, then a step at the last of `new` tokens, where the cache is longest."""
     mode = FakeTensorMode()
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
-    with mode, torch.no_grad():
+    with fake_weights_can_be_cast(), mode, torch.no_grad():
         model = wrap(build_model(config, dtype, "sdpa")).eval()
     tracker.track([*model.parameters(), *model.buffers()], "weights")
     with mode, tracker, torch.no_grad(), ordinary_attention(model):
@@ -119,7 +131,7 @@ def trace_merge(recipe: Recipe, config: Any) -> int:
     """Peak of live bytes while an adapter is merged in float32 and the result is handed over as one state dict."""
     mode = FakeTensorMode()
     tracker = Tracker()
-    with mode, tracker, torch.no_grad():
+    with fake_weights_can_be_cast(), mode, tracker, torch.no_grad():
         model = recipe.adapter.wrap(build_model(config, torch.float32, "sdpa"))
         if recipe.adapter.form == "adapter":
             model = model.merge_and_unload()

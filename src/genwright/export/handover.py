@@ -1,0 +1,51 @@
+"""The last stage's work: what leaves the project, and the proof that it is what was judged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from genwright.base.errors import GenwrightError
+from genwright.base.files import files_below
+from genwright.export.merge import merge_adapter
+from genwright.models.choose import link_or_copy
+
+TOLERANCE = 1e-3
+"""Largest logit difference between adapted and merged, both in float32; 6e-5 is usual, a bfloat16 merge gives 0.5."""
+
+FROZEN_PROMPTS = 8
+
+
+def hand_over(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Callable[[str], Any]) -> dict[str, Any]:
+    """Write `model/` (and `adapter/`, `prompt.json`) to `out`. Errors: GenwrightError when the parity gate fails."""
+    (out / "prompt.json").write_text(json.dumps({"rung": solution.rung, "examples": solution.examples}, indent=1))
+    if not solution.adapter:
+        say(f"{solution.rung} has no adapter: the model is handed over as it stands")
+        (out / "model").mkdir()
+        for file in Path(solution.model).iterdir():
+            if file.is_file():
+                link_or_copy(file, out / "model" / file.name)
+        return {"form": "model", "path": "model", "parity": None, "bytes": _size(out)}
+    shutil.copytree(solution.adapter, out / "adapter")
+    if not merge:
+        return {"form": "adapter", "path": "adapter", "parity": None, "bytes": _size(out)}
+    prompts = [workshop.prompt_ids(row) for row in workshop.rows("validation")[:FROZEN_PROMPTS]]
+    parity = merge_adapter(Path(solution.model), Path(solution.adapter), out / "model", prompts=prompts, say=say)
+    difference = parity.max_logit_difference
+    say(f"merged in float32: logits of {len(prompts)} frozen prompts differ by at most {difference:.2g}")
+    if not difference <= TOLERANCE:
+        raise GenwrightError(
+            "The merged model does not answer as the adapted one did.", wanted=f"logits within {TOLERANCE:g}", found=f"{difference:g}",
+            do="set integrate.merge = false to hand over the adapter, and report this",
+        )  # fmt: skip
+    return {
+        "form": "merged", "path": "model", "bytes": _size(out),
+        "parity": {"max_logit_difference": difference, "tolerance": TOLERANCE, "rows": len(prompts)},
+    }  # fmt: skip
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in files_below(folder))
