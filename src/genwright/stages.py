@@ -16,9 +16,9 @@ from genwright.data.sources import read_rows
 from genwright.data.splits import check_leakage, split
 from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
 from genwright.export.handover import hand_over
-from genwright.improve.choose import choose_model
+from genwright.models.choose import choose_model
 from genwright.improve.climbing import climb_project
-from genwright.improve.workshop import Workshop, groups_of
+from genwright.improve.workshop import Workshop, groups_of, memory_bytes
 from genwright.project.apply import Context
 
 SPLITS = ("train", "validation", "test")
@@ -52,7 +52,7 @@ def scope(context: Context) -> dict[str, Any]:
 def select(context: Context) -> dict[str, Any]:
     """Which model: the first of the project's list, or of the ranked catalogue, that can be had, suits the task and fits."""
     say = lambda text: context.events.write("note", stage="select", text=text)  # noqa: E731
-    return choose_model(context.spec, base=context.base, out=context.out / "model", say=say)
+    return choose_model(context.spec, base=context.base, out=context.out / "model", memory_bytes=memory_bytes(context.spec), say=say)
 
 
 def adapt(context: Context) -> dict[str, Any]:
@@ -92,4 +92,4 @@ def integrate(context: Context) -> dict[str, Any]:
     workshop = Workshop.of(context, made=context.inputs["adapt"])
     chosen = json.loads((context.inputs["evaluate"] / "evaluate.json").read_text())["chosen"]
     say = lambda text: context.events.write("note", stage="integrate", text=text)  # noqa: E731
-    return hand_over(workshop, workshop.solution(chosen), context.out, say=say)
+    return hand_over(workshop, workshop.solution(chosen), context.out, merge=context.spec.integrate.merge, say=say)

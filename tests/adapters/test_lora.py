@@ -86,7 +86,9 @@ def test_an_adapter_at_its_start_changes_nothing() -> None:
 
 def test_number_of_trained_weights_is_the_closed_form() -> None:
     model = LoRA(rank=4).wrap(base())
-    linear = [module for name, module in base().named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"]
+    linear = [
+        module for name, module in base().named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    ]
     expected = sum(4 * (module.in_features + module.out_features) for module in linear)
     assert sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) == expected
 

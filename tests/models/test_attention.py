@@ -51,7 +51,9 @@ def test_the_fields_default_leaks_and_ours_does_not() -> None:
     rows = [torch.randint(1, 40, (length,)) for length in (5, 7)]
     alone = model(input_ids=rows[1][None], use_cache=False).logits[0]
     ids, positions = torch.cat(rows)[None], torch.cat([torch.arange(5), torch.arange(7)])[None]
-    leaking = model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, 5:]
+    leaking = model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False).logits[
+        0, 5:
+    ]
     assert (leaking - alone).abs().max() > 1e-3
 
 
@@ -86,7 +88,8 @@ def test_values_and_gradients_equal_sdpa_with_a_block_mask(lengths: list[list[in
     weight = torch.randn_like(expected) * real
     torch.testing.assert_close(found * real, expected * real)
     for ours, theirs in zip(
-        torch.autograd.grad((found * weight).sum(), (q, k, v)), torch.autograd.grad((expected * weight).sum(), (q, k, v))
+        torch.autograd.grad((found * weight).sum(), (q, k, v)),
+        torch.autograd.grad((expected * weight).sum(), (q, k, v)),
     ):
         torch.testing.assert_close(ours, theirs)
 

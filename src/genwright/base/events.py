@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genwright.base.files import disk_full_is_an_error
+
 Event = dict[str, Any]
 
 
@@ -29,11 +31,11 @@ class Events:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, kind: str, **fields: Any) -> Event:
-        """Append one line; a line is written whole or, after a kill, ignored by `read_events`."""
+        """Append one line; a line is written whole or, after a kill, ignored by `read_events`. Errors: DiskFull."""
         event: Event = {"time": time.time(), "kind": kind, **fields}
         line = json.dumps(event, ensure_ascii=False) + "\n"
         torn = self.path.exists() and not _ends_with_newline(self.path)
-        with self.path.open("a", encoding="utf-8") as file:
+        with disk_full_is_an_error(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write("\n" + line if torn else line)
         for listener in self.listeners:
             listener(event)
@@ -45,7 +47,7 @@ def read_events(path: Path) -> list[Event]:
     if not path.exists():
         return []
     events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # splitlines would also cut at U+2028
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:

@@ -33,7 +33,7 @@ class Quantity:
     @classmethod
     def parse(cls, text: str | float) -> Self:
         """Read "24 GiB", "1.5h" or a bare number in the base unit. Errors: BadRequest names the units known."""
-        match = re.fullmatch(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*(\S*)\s*", str(text), re.IGNORECASE)
+        match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*(.*?)\s*", str(text), re.IGNORECASE)
         known = {**cls.aliases, **cls.scales}
         base = next(iter(cls.scales))
         if match is None or (match[2] or base) not in known:
@@ -45,7 +45,7 @@ class Quantity:
     def _same(self, other: object) -> Self:
         if type(other) is not type(self):
             raise TypeError(f"{type(self).__name__} does not mix with {type(other).__name__}")
-        return other  # type: ignore[return-value]  # the line above proved it
+        return other
 
     def __add__(self, other: object) -> Self:
         return type(self)(self.value + self._same(other).value)
@@ -54,7 +54,7 @@ class Quantity:
         return type(self)(self.value - self._same(other).value)
 
     def __mul__(self, factor: float) -> Self:
-        if isinstance(factor, Quantity):
+        if isinstance(factor, Quantity):  # type: ignore[unreachable]  # for whoever has no type checker
             raise TypeError(f"{type(self).__name__} times {type(factor).__name__} has no unit here")
         return type(self)(self.value * factor)
 
@@ -64,7 +64,7 @@ class Quantity:
         return self.value / self._same(other).value
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self.value == other.value  # type: ignore[attr-defined]
+        return type(other) is type(self) and self.value == other.value
 
     def __lt__(self, other: object) -> bool:
         return self.value < self._same(other).value

@@ -16,4 +16,5 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def load_rows(path: Path) -> list[Row]:
     """What `write_rows` wrote."""
-    return [from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not splitlines(): JSON leaves U+2028 and its like unescaped, and they end no line here.
+    return [from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -106,7 +106,7 @@ def check_leakage(splits: Mapping[str, Sequence[Row]]) -> list[str]:
         if shared:
             warnings.append(
                 f"{len(shared)} prompts stand in both {one} and {other}, with other answers: "
-                "data.group would keep them together."
+                "whoever remembers the one may gain or lose by the other."
             )
     return warnings
 

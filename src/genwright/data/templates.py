@@ -158,7 +158,7 @@ def _answer_span(row: Row, turn: int, full: str, endings: list[str], tokenizer: 
     answered = max((full.find(part, start, end) + len(part) for part in said), default=start)
     # Around a tool call there may be special tokens before the one that ends the turn.
     calls = bool(messages[turn].get("tool_calls"))
-    stops = [((full.rfind if calls else full.find)(token, answered, end), len(token)) for token in endings]
+    stops = [(full.find(token, answered, end), len(token)) for token in endings]
     found = [place + length for place, length in stops if place >= 0]
     return start, (max if calls else min)(found, default=end)
 

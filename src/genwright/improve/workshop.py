@@ -32,6 +32,8 @@ from genwright.improve.solution import Answering, Solution, read_solution, write
 from genwright.improve.training import Job, train_to_end
 from genwright.models.generate import Sampling
 from genwright.models.load import load_config, load_tokenizer
+from genwright.models.sources import cache_folder
+from genwright.models.tokenizer_files import copy_tokenizer
 from genwright.plan.estimate import Estimate
 from genwright.plan.rungs import Asking, Machine, plan_prompting, plan_training
 from genwright.plan.verify import measuring
@@ -149,12 +151,16 @@ class Workshop:
             )
         return recipe
 
+    def trains(self, rung: str) -> bool:
+        """Whether a rung trains weights."""
+        return rung in ADAPTERS
+
     def plan(self, rung: str) -> Estimate:
         """What this rung will need on this machine."""
         hardware = self.spec.hardware
         machine = Machine(self._calibrations(), hardware.watts, hardware.usd_per_hour)
         say = lambda text: self.events.write("note", stage="adapt", text=text)  # noqa: E731
-        if rung not in ADAPTERS:
+        if not self.trains(rung):
             return plan_prompting(self.config, self._asking(rung), machine, precision=self.spec.adapt.precision, say=say)
         weights = sum(path.stat().st_size for path in self.model.glob("*.safetensors"))
         return plan_training(
@@ -168,8 +174,6 @@ class Workshop:
         return int(self.tokenizer.pad_token_id or 0)
 
     def _calibrations(self) -> Path:
-        from genwright.models.sources import cache_folder
-
         return cache_folder() / "calibrations"
 
     def _asking(self, rung: str) -> Asking:
@@ -237,6 +241,8 @@ class Workshop:
         measured: dict[str, Any] = {}
         if made.form != "prompt":
             measured = train_to_end(self._job(rung, folder), folder / made.form)
+        if made.form == "model":
+            copy_tokenizer(self.model, folder / "model")
         write_solution(folder, form=made.form, examples=made.examples)
         return measured
 

@@ -8,16 +8,19 @@ Legend: B rows of a batch, T tokens of the longest prompt, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache
 
-from genwright.base.errors import BadRequest, DataError
+from genwright.base.errors import BadRequest, DataError, RecipeError
 from genwright.models.attention import ordinary_attention
+from genwright.models.families import family_of, logits_at
 
 Progress = Callable[[int, int], Any]
 
@@ -39,37 +42,82 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise BadRequest(
-                "These sampling settings make no sense.", wanted="max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0",
-                found=str(self),
+                "These sampling settings make no sense.", found=str(self),
+                wanted="max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0",
             )  # fmt: skip
 
 
 @torch.no_grad()
 def generate(
-    model: Any, tokenizer: Any, prompts: Sequence[list[int]], sampling: Sampling, *, batch_size: int = 16, progress: Progress | None = None
-) -> list[list[int]]:  # fmt: skip
-    """The new tokens of each prompt, in order, without the one that ends it. Errors: DataError for a prompt too long."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for number, prompt in enumerate(prompts):
-        if not prompt or (context and len(prompt) + 1 > context):
-            raise DataError(
-                f"Prompt {number + 1} does not fit the model.", wanted=f"1 to {context} tokens with its answer",
-                found=f"{len(prompt)} tokens", do="shorten it, or show fewer examples (adapt.examples)",
-            )  # fmt: skip
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    *,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """The new tokens of each prompt, in order, without the one that ends it.
+
+    `progress(done, total)` counts rows. Errors, before anything is run: DataError for a prompt that is empty or leaves
+    no room for an answer, RecipeError for a model that is no decoder.
+    """
+    context = context_of(model)
+    _check(model, prompts, context)
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     answers: list[list[int]] = [[] for _ in prompts]
     stops = stop_ids(model, tokenizer)
-    was_training = model.training
-    model.eval()
-    with ordinary_attention(model):
+    with _answering(model):
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
-            for index, answer in zip(members, _one_batch(model, [prompts[i] for i in members], members, sampling, stops, context)):
+            rows = [Row(prompts[i], i, min(sampling.max_new_tokens, context - len(prompts[i]))) for i in members]
+            for index, answer in zip(members, _one_batch(model, rows, sampling, stops)):
                 answers[index] = answer
             if progress is not None:
                 progress(min(start + batch_size, len(order)), len(order))
-    model.train(was_training)
     return answers
+
+
+def context_of(model: Any) -> int:
+    """The most tokens that prompt and answer may have together; a huge number where the configuration has no bound."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+
+
+def _check(model: Any, prompts: Sequence[list[int]], context: int) -> None:
+    if family_of(model.config) != "decoder":
+        raise RecipeError(
+            f"{type(model).__name__} does not continue a text.", wanted="a decoder", found=family_of(model.config),
+            do="choose a decoder: `genwright models list`",
+        )  # fmt: skip
+    for number, prompt in enumerate(prompts):
+        if not prompt:
+            raise DataError(f"Prompt {number + 1} is empty.", wanted="at least one token")
+        if len(prompt) >= context:
+            raise DataError(
+                f"Prompt {number + 1} does not fit the model.",
+                wanted=f"at most {context - 1} tokens, so that one can follow", found=f"{len(prompt)} tokens", do="shorten it, or show fewer examples (adapt.examples)",
+            )  # fmt: skip
+
+
+@contextmanager
+def _answering(model: Any) -> Iterator[None]:
+    """Evaluation mode and transformers' own attention, until it is over."""
+    was_training = model.training
+    model.eval()
+    try:
+        with ordinary_attention(model):
+            yield
+    finally:
+        model.train(was_training)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt, its number among all prompts, and how many tokens it may grow by."""
+
+    prompt: list[int]
+    number: int
+    room: int
 
 
 def stop_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -83,42 +131,46 @@ def stop_ids(model: Any, tokenizer: Any) -> set[int]:
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "</s>", "<|return|>")
 
 
-def _one_batch(
-    model: Any, prompts: list[list[int]], numbers: list[int], sampling: Sampling, stops: set[int], context: int | None
-) -> list[list[int]]:  # fmt: skip
-    longest = max(map(len, prompts))
-    steps = min(sampling.max_new_tokens, context - longest) if context else sampling.max_new_tokens
-    ids_BT = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
-    mask_BT = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+def _one_batch(model: Any, rows: list[Row], sampling: Sampling, stops: set[int]) -> list[list[int]]:
+    """Rows leave the batch when they stop; padding stands on the left, masked, and positions do not count it."""
+    longest = max(len(row.prompt) for row in rows)
+    device = model.device
+    ids_BT = torch.tensor([[0] * (longest - len(row.prompt)) + row.prompt for row in rows], device=device)
+    lengths_B1 = torch.tensor([[len(row.prompt)] for row in rows], device=device)
+    mask_BT = (torch.arange(longest, device=device) >= longest - lengths_B1).long()
     positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-    generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + number) for number in numbers]
+    generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + row.number) for row in rows]
     cache = DynamicCache(config=model.config.get_text_config())
-    answers: list[list[int]] = [[] for _ in prompts]
-    active = list(range(len(prompts)))
-    for _ in range(max(1, steps)):
+    answers: list[list[int]] = [[] for _ in rows]
+    active = list(range(len(rows)))
+    while True:
         logits_BV = model(
-            input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache, use_cache=True, logits_to_keep=1
+            input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
         ).logits[:, -1]  # fmt: skip
         tokens = choose(logits_BV, sampling, [generators[row] for row in active])
-        kept = [place for place, token in enumerate(tokens) if token not in stops]
-        for place in kept:
-            answers[active[place]].append(tokens[place])
+        for row, token in zip(active, tokens):
+            answers[row].extend([] if token in stops else [token])
+        kept = [
+            place
+            for place, (row, token) in enumerate(zip(active, tokens))
+            if token not in stops and len(answers[row]) < rows[row].room
+        ]
         if not kept:
-            break
+            return answers
         if len(kept) < len(active):
-            cache.batch_select_indices(torch.tensor(kept))
+            cache.batch_select_indices(torch.tensor(kept, device=device))
             mask_BT, positions_BT = mask_BT[kept], positions_BT[kept]
         active = [active[place] for place in kept]
-        ids_BT = torch.tensor([[tokens[place]] for place in kept])
-        mask_BT = torch.cat([mask_BT, torch.ones(len(kept), 1, dtype=mask_BT.dtype)], dim=1)
+        ids_BT = torch.tensor([[tokens[place]] for place in kept], device=device)
+        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(kept), 1)], dim=1)
         positions_BT = positions_BT[:, -1:] + 1
-    return answers
 
 
 def choose(logits_BV: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> list[int]:
     """The next token of each row."""
     if sampling.temperature == 0:
-        return [int(token) for token in logits_BV.argmax(-1)]
+        return [int(token) for token in logits_BV.argmax(-1).tolist()]
     scaled_BV = logits_BV.float() / sampling.temperature
     if sampling.top_k:
         least = scaled_BV.topk(min(sampling.top_k, scaled_BV.shape[-1])).values[:, -1:]
@@ -126,7 +178,7 @@ def choose(logits_BV: Tensor, sampling: Sampling, generators: Sequence[torch.Gen
     chances_BV = scaled_BV.softmax(-1)
     if sampling.top_p < 1:
         chances_BV = _nucleus(chances_BV, sampling.top_p)
-    return [int(torch.multinomial(row, 1, generator=generator)) for row, generator in zip(chances_BV, generators)]
+    return [int(torch.multinomial(row, 1, generator=generator)) for row, generator in zip(chances_BV.cpu(), generators)]
 
 
 def _nucleus(chances_BV: Tensor, top_p: float) -> Tensor:
@@ -137,12 +189,24 @@ def _nucleus(chances_BV: Tensor, top_p: float) -> Tensor:
 
 
 @torch.no_grad()
-def log_probabilities(model: Any, rows: Sequence[tuple[list[int], list[int]]], *, batch_size: int = 16) -> list[float]:
-    """sum_t log p(answer_t | prompt, answer_<t) of each (prompt, answer), in nats, from float32 log-softmax."""
+def log_probabilities(
+    model: Any, rows: Sequence[tuple[list[int], list[int]]], *, batch_size: int = 16
+) -> list[float]:  # fmt: skip
+    """sum_t log p(answer_t | prompt, answer_<t) of each (prompt, answer), in nats, from float32 log-softmax.
+
+    Errors: DataError for an empty prompt, or a row longer than the context.
+    """
+    context = context_of(model)
+    _check(model, [prompt for prompt, _ in rows], context)
+    for number, (prompt, answer) in enumerate(rows):
+        if len(prompt) + len(answer) > context:
+            raise DataError(
+                f"Row {number + 1} does not fit the model.", wanted=f"at most {context} tokens",
+                found=f"{len(prompt)} of the prompt and {len(answer)} of the answer", do="shorten it",
+            )  # fmt: skip
     order = sorted(range(len(rows)), key=lambda index: -sum(map(len, rows[index])))
     found = [0.0] * len(rows)
-    model.eval()
-    with ordinary_attention(model):
+    with _answering(model):
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
             for index, value in zip(members, _log_probabilities(model, [rows[i] for i in members])):
@@ -152,13 +216,14 @@ def log_probabilities(model: Any, rows: Sequence[tuple[list[int], list[int]]], *
 
 def _log_probabilities(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[float]:
     """Padded on the right: with causal attention a row never sees its padding."""
-    width = max(len(prompt) + len(answer) for prompt, answer in rows)
-    ids_BT = torch.tensor([[*prompt, *answer, *[0] * (width - len(prompt) - len(answer))] for prompt, answer in rows])
-    mask_BT = torch.tensor([[int(place < len(p) + len(a)) for place in range(width)] for p, a in rows])
-    first = min(len(prompt) for prompt, _ in rows) - 1
-    logits = model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, logits_to_keep=torch.arange(first, width)).logits
-    values = []
-    for row, (prompt, answer) in enumerate(rows):
-        own = logits[row, len(prompt) - 1 - first : len(prompt) + len(answer) - 1 - first].float().log_softmax(-1)
-        values.append(float(own.gather(-1, torch.tensor(answer)[:, None]).sum()))
-    return values
+    if not any(answer for _, answer in rows):
+        return [0.0] * len(rows)
+    width, device = max(len(prompt) + len(answer) for prompt, answer in rows), model.device
+    ids_BT = torch.tensor([[*p, *a, *[0] * (width - len(p) - len(a))] for p, a in rows], device=device)
+    lengths_B1 = torch.tensor([[len(p) + len(a)] for p, a in rows], device=device)
+    mask_BT = (torch.arange(width, device=device) < lengths_B1).long()
+    before = [row * width + len(p) - 1 + step for row, (p, a) in enumerate(rows) for step in range(len(a))]
+    labels_N = torch.tensor([token for _, answer in rows for token in answer], device=device)
+    logits_NV = logits_at(model, {"input_ids": ids_BT, "attention_mask": mask_BT}, torch.tensor(before, device=device))
+    each_N = -F.cross_entropy(logits_NV.float(), labels_N, reduction="none")
+    return [float(part.sum()) for part in each_N.split([len(answer) for _, answer in rows])]

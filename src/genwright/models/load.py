@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -12,56 +11,86 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
+import transformers
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from genwright.base.errors import ModelError
+from genwright.models.check import check_folder, read_json, refuse_remote_code, without_attention_keys
 from genwright.models.families import family_of
 
 LOADERS = {"decoder": AutoModelForCausalLM, "encoder": AutoModelForMaskedLM, "encoder-decoder": AutoModelForSeq2SeqLM}
 
 
 def load_config(folder: Path) -> Any:
-    """The model's configuration. Errors: ModelError for a folder without one, or one that asks for remote code."""
-    path = Path(folder) / "config.json"
-    if not path.exists():
-        raise ModelError(f"{folder} is no model folder.", wanted="config.json", found="none", do="name a folder with config.json and *.safetensors")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}.") from error
-    if "auto_map" in values:
+    """The model's configuration, without keys that choose an attention of their own.
+
+    Errors: ModelError for a folder without one, one that asks for remote code, or an architecture nobody here knows.
+    """
+    folder = Path(folder)
+    values = read_json(folder / "config.json", f"{folder} is no model folder.")
+    refuse_remote_code(folder)
+    kind = values.get("model_type")
+    if kind not in CONFIG_MAPPING:
         raise ModelError(
-            f"{folder} asks to run code of its own (auto_map in config.json).", wanted="an architecture that transformers knows",
-            do="it is refused: that code could do anything on this machine; use a model of a known architecture",
+            f"{folder} is a '{kind}' model, which this transformers ({transformers.__version__}) does not know.",
+            wanted="model_type in config.json", do="upgrade transformers, or choose another model",
         )  # fmt: skip
-    with quiet():
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with quiet(), _a_folder_of_ours(folder):
+        return CONFIG_MAPPING[kind].from_dict(without_attention_keys(values))
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The model's tokenizer."""
-    with quiet():
+    """The model's tokenizer. Errors: ModelError where there is none, or it asks for remote code."""
+    refuse_remote_code(Path(folder))
+    with quiet(), _a_folder_of_ours(folder):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def load_model(folder: Path, *, dtype: torch.dtype, attention: str = "sdpa") -> Any:
-    """The model in evaluation mode. Errors: ModelError without safetensors weights."""
+    """The model in evaluation mode. Errors: ModelError for what `check_folder` refuses, and for missing weights."""
+    check_folder(Path(folder))
     config = load_config(folder)
-    if not any(Path(folder).glob("*.safetensors")):
-        raise ModelError(f"{folder} has no weights we read.", wanted="*.safetensors (a pickle can run code and is refused)")
-    with quiet():
-        model = LOADERS[family_of(config)].from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    with quiet(), _a_folder_of_ours(folder):
+        model, report = LOADERS[family_of(config)].from_pretrained(
+            folder, config=config, dtype=dtype, attn_implementation=attention, local_files_only=True,
+            use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        )  # fmt: skip
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ModelError(
+            f"{folder} lacks {len(missing)} of the weights that a {type(model).__name__} has.",
+            found=f"missing: {', '.join(missing[:3])}",
+            do="fetch the model again; a model without an output head writes no text",
         )  # fmt: skip
     return model.eval()
+
+
+@contextmanager
+def _a_folder_of_ours(folder: Path) -> Iterator[None]:
+    """The library's many ways of refusing a folder, as one error."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{folder} cannot be loaded.", found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            do="fetch the model again, or choose another",
+        ) from error  # fmt: skip
 
 
 def build_model(config: Any, dtype: torch.dtype, attention: str = "sdpa") -> Any:
     """The same model without weights of its own: what the planner builds on fake tensors. Tied weights are tied."""
     with quiet(), no_init_weights():
-        model = LOADERS[family_of(config)].from_config(copy.deepcopy(config), dtype=dtype, attn_implementation=attention)
+        model = LOADERS[family_of(config)].from_config(
+            copy.deepcopy(config), dtype=dtype, attn_implementation=attention
+        )
     model.tie_weights()
     return model.eval()
 

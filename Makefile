@@ -1,0 +1,50 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Both make .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+QUESTION ?= Create a storage account named photos in resource group holiday
+
+# One pip line, with the exact versions. torch comes first and alone: when its build is settled, nothing pulls another.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-web proof lint format clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== setting up .venv (a few minutes the first time)"
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## the quick start, from plan to answer
+	@bash examples/cloud-commands/demo.sh $(BIN) "$(QUESTION)"
+
+lint: $(STAMP)  ## ruff, mypy, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## everything that a change must pass
+	$(BIN)/python -m pytest --durations=10
+
+test-web: $(STAMP)  ## the report in a real browser (installs Debian's chromium where it is missing)
+	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
+	$(BIN)/python -m pytest -m browser tests/web
+
+proof: $(STAMP)  ## slow proofs: 20 kills, and the like
+	$(BIN)/python -m pytest -m proof
+
+format: $(STAMP)  ## let ruff rewrite
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove what make and the examples made; downloads in the user's cache stay
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf examples/*/data examples/*/model examples/*/.genwright examples/*/report.html
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,1 @@
+"""How good it is, with what certainty: scores, intervals, paired comparisons. No torch here."""

@@ -1,0 +1,207 @@
+"""The tables of genwright.toml, one frozen dataclass each. This file is the schema: `spec` reads it.
+
+The text under a field is what `genwright plan --explain KEY` and docs/project-file.md say about the key. A field
+without a default must be in the file, except tables (`Budget`, `dict`), which are then empty. Shares of a whole are
+fractions between 0 and 1; scores and targets are percentages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """What the project is called, and where its chance comes from."""
+
+    name: str
+    """The project's name, shown in reports."""
+
+    seed: int = 0
+    """Of everything random: splits, the adapter's start, the order of rows, sampling. Same seed, same result."""
+
+    version: int = 1
+    """Version of this file's format. A newer one than the installed Genwright knows is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What adapting may cost at most. A rung whose planned cost does not fit any more is skipped, and said."""
+
+    hours: float | None = None
+    """Wall time."""
+
+    usd: float | None = None
+    """US dollars, from the device's price per hour."""
+
+    kwh: float | None = None
+    """Energy, from the device's watts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What the model must do, how well, and what that may cost."""
+
+    task: str
+    """The kind of work, one of `genwright tasks`. It gives the defaults of metric, objective and profile."""
+
+    metric: str = ""
+    """What decides. Empty: the task's default."""
+
+    target: float | None = None
+    """The score at which climbing stops, in the metric's unit (percent). Left out: every rung is climbed."""
+
+    profile: str = ""
+    """Application profile: the lengths of prompts and answers to plan for. Empty: the task's default."""
+
+    budget: Budget
+    """What adapting may cost at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The rows to learn from and to be judged by."""
+
+    train: str
+    """File or folder of training rows: JSONL, JSON, CSV, Parquet or a `datasets` folder, relative to this file."""
+
+    validation: str = ""
+    """Rows on which the ladder decides. Empty: a share of `train`."""
+
+    test: str = ""
+    """Rows that are read once, at the end. Empty: a share of `train`."""
+
+    format: str = "auto"
+    """How rows are laid out. "auto" recognises it and says what it found; an ambiguous file is an error."""
+
+    columns: dict[str, str]
+    """Your names for a format's columns, for instance { prompt = "question", completion = "answer" }."""
+
+    group: str = ""
+    """Keep rows of one group in one split: a column's name, or "command-path". Empty: each row for itself."""
+
+    validation_fraction: float = 0.1
+    """Share of `train` held out for the ladder, where `validation` is empty."""
+
+    test_fraction: float = 0.1
+    """Share of `train` held out for the end, where `test` is empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Select:
+    """Which model is adapted."""
+
+    models: tuple[str, ...] = ()
+    """Catalogue names or model sources; the first that fits is taken. Empty: ranked from the catalogue."""
+
+    offline: bool = False
+    """Never reach for the network: what is not on this machine is an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapt:
+    """How the model is improved: the rungs to climb, cheapest first, and how a rung trains.
+
+    A method's own settings stand in a table of its name, such as `[adapt.lora]`.
+    """
+
+    ladder: tuple[str, ...] = ("zero-shot", "few-shot", "lora")
+    """Rungs in order of cost. Climbing stops at the first that reaches `scope.target`."""
+
+    method: str = ""
+    """A ladder of one rung, by name. Give this or `ladder`."""
+
+    objective: str = ""
+    """What training minimises. Empty: the task's default."""
+
+    examples: int = 4
+    """Few-shot: how many of the nearest training rows are shown in the prompt."""
+
+    steps: int = 0
+    """Optimiser steps. 0: as many as `epochs` make."""
+
+    epochs: float = 1.0
+    """Passes over the training rows. Give this or `steps`."""
+
+    batch_size: int = 8
+    """Rows per optimiser step, over all microbatches and devices."""
+
+    pack_tokens: int = 2048
+    """The most tokens of one microbatch: decides memory, not the result. A longer single row has one of its own."""
+
+    packing: bool = True
+    """Lay rows end to end, without padding; they never see each other. False pads to the longest."""
+
+    max_tokens: int = 0
+    """Longer rows are cut at the end, and counted. 0: the model's context."""
+
+    learning_rate: float = 0.0
+    """The schedule's top. 0: the method's default."""
+
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+
+    warmup_fraction: float = 0.03
+    """Share of the steps in which the rate rises from zero."""
+
+    weight_decay: float = 0.0
+    """AdamW's, on matrices only."""
+
+    max_norm: float = 1.0
+    """Gradients are scaled down to this norm. 0: never."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Numbers to compute in. "auto": bf16 where the device is fast at it, else fp32; the choice is recorded."""
+
+    checkpoint_every: Literal["auto"] | int = "auto"
+    """Steps between checkpoints. "auto": from the measured cost of saving, so that a kill loses little."""
+
+    validate_every: int = 0
+    """Steps between validation losses. 0: never while training."""
+
+    patience: int = 0
+    """Stop after so many validations without a better loss, and keep the best weights. 0: train to the end."""
+
+    validation_rows: int = 0
+    """How many validation rows a rung is scored on. 0: all."""
+
+    max_new_tokens: int = 96
+    """The longest answer that is generated."""
+
+    temperature: float = 0.0
+    """Of sampling. 0: always the likeliest token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What the work runs on, and what that costs."""
+
+    device: str = "auto"
+    """A name of `genwright devices`, or "auto": this machine."""
+
+    count: int = 1
+    """How many of them."""
+
+    watts: float | None = None
+    """Power drawn under load, for the energy plan. Left out: the catalogue's, or unknown."""
+
+    usd_per_hour: float | None = None
+    """Price of one device, for the money plan. Left out: the catalogue's, or unknown."""
+
+    memory: str = ""
+    """Memory that may be used, such as "16 GiB". Empty: what the device has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integrate:
+    """The form in which the result is handed over."""
+
+    merge: bool = True
+    """Merge an adapter into its base, in float32, behind a parity check. False: hand over the adapter."""
+
+    quantize: Literal["none"] = "none"
+    """Quantisation of the result."""
+
+    engine: Literal["transformers"] = "transformers"
+    """What the result is made for."""

@@ -1,0 +1,76 @@
+"""Every key of the project file is read by some code: a key that changes nothing is a lie to its user."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from genwright.base.schema import declared
+from genwright.catalogue.parts import ADAPTERS
+from genwright.project.spec import all_keys
+
+SCHEMA = ("project/spec.py", "project/tables.py")
+"""Files that declare and check keys; reading a key there does not count."""
+
+
+def reads(tree: ast.AST) -> set[tuple[str, str]]:
+    """(table, key) of every `spec.table.key`, `table.key` and `getattr(spec.table, name)` over literal names."""
+    found: set[tuple[str, str]] = set()
+    literals = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found.add((last_name(node.value), node.attr))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and isinstance(node.args[1], ast.Name):
+            found |= {(last_name(node.args[0]), name) for name in literals}
+    return found
+
+
+def last_name(node: ast.AST) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def tables(key: str) -> tuple[str, str]:
+    """("adapt", "steps") of "adapt.steps"; ("budget", "hours") of "scope.budget.hours"."""
+    *_, table, name = ["", *key.split(".")]
+    return table, name
+
+
+READ_BY_THE_SCHEMA = {"project.version"}
+"""Checked on reading, so that nothing else ever sees another version."""
+
+
+def project_keys() -> list[str]:
+    """The keys of the tables; a method's own settings are looked for in its class."""
+    methods = tuple(f"adapt.{name}." for name in ADAPTERS)
+    return sorted(key for key in all_keys() if not key.startswith(methods) and key not in READ_BY_THE_SCHEMA)
+
+
+def adapter_keys() -> list[tuple[str, str]]:
+    return [(name, field.name) for name, path in ADAPTERS.paths.items() for field in declared(path)[1]]
+
+
+@pytest.fixture(scope="module")
+def read(modules) -> set[tuple[str, str]]:
+    return set().union(*(reads(module.tree) for module in modules if not module.name.endswith(SCHEMA)))
+
+
+@pytest.mark.parametrize("key", project_keys())
+def test_key_is_read(key: str, read: set[tuple[str, str]]) -> None:
+    assert tables(key) in read, f"nothing reads {key}"
+
+
+@pytest.mark.parametrize(("adapter", "field"), adapter_keys())
+def test_adapter_key_is_read(adapter: str, field: str, package, modules) -> None:
+    """An adapter's own settings are fields of its class, which reads them from itself."""
+    path = ADAPTERS.paths[adapter].partition(":")[0].replace(".", "/") + ".py"
+    (module,) = [module for module in modules if module.name == f"src/{path}"]
+    assert ("self", field) in reads(module.tree), f"nothing reads adapt.{adapter}.{field}"
+
+
+def test_the_check_sees_a_key_that_nothing_reads() -> None:
+    tree = ast.parse(
+        "def f(spec):\n    adapt = spec.adapt\n    return adapt.steps, spec.data.train, spec.scope.budget.hours"
+    )
+    assert {("adapt", "steps"), ("data", "train"), ("budget", "hours")} <= reads(tree)
+    assert ("adapt", "epochs") not in reads(tree)
