@@ -18,11 +18,14 @@ from typing import Any
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 """What decides how fast a CPU multiplies; the ones it has are listed."""
 
+THREADING = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "LD_PRELOAD", "MALLOC_CONF")
+"""Variables that every side inherits and that move its speed."""
+
 PACKAGES = ("genwright", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "numpy")
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its matrix instructions, cores, memory (bytes) and how busy the machine was (1-minute load)."""
+    """The processor, its matrix instructions, cores, memory (bytes), 1-minute load, and threading variables."""
     cpu = _cpuinfo()
     flags = set(cpu.get("flags", "").split())
     return {
@@ -33,6 +36,7 @@ def machine() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),
         "load": round(os.getloadavg()[0], 2),
+        "environment": {name: os.environ[name] for name in THREADING if name in os.environ},
     }
 
 

@@ -1,6 +1,6 @@
 """Build function -> summary pairs from the Python standard library of this very machine. Downloads nothing.
 
-    python make_data.py [--rows 1500]        # data/summaries.jsonl
+    python make_data.py [--rows 1000]        # data/summaries.jsonl
 
 The sources are parsed with `ast`, never imported. A row's prompt is a function's signature, its completion the first
 line of the docstring, its group the function's name: methods that every class has (`close`, `update`) stay together.
@@ -25,7 +25,7 @@ NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idlelib",
 def main() -> None:
     """Write the rows, chosen and ordered by the hash of their content."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1500)
+    parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=HERE / "data" / "summaries.jsonl")
     options = parser.parse_args()
     rows = {row["prompt"]: row for row in library_rows(Path(sysconfig.get_path("stdlib")))}

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from genwright.base.events import read_events
+from genwright.base.files import sha256_of_file
 
 GOOD = '{"prompt": "f(x)", "completion": "Return x."}\n'
 
@@ -125,9 +126,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("spoil", "words"), CASES, ids=[case[0].__name__ for case in CASES])
-def test_bad_input_is_refused_with_a_reason(spoil, words: list[str], project: Path, genwright: Callable) -> None:
+def test_bad_input_is_refused_with_a_reason(spoil, words: list[str], project: Path, genwright_here: Callable) -> None:
     spoil(project)
-    done = genwright(project, "apply")
+    done = genwright_here(project, "apply")
     assert done.code == 2, done.told
     for word in words:
         assert word.lower() in done.err.lower(), done.told
@@ -135,14 +136,14 @@ def test_bad_input_is_refused_with_a_reason(spoil, words: list[str], project: Pa
     assert not done.out or "Traceback" not in done.out
 
 
-def test_no_project_here(tmp_path: Path, genwright: Callable) -> None:
-    done = genwright(tmp_path, "apply")
+def test_no_project_here(tmp_path: Path, genwright_here: Callable) -> None:
+    done = genwright_here(tmp_path, "apply")
     assert done.code == 2
     assert "genwright.toml" in done.err and "init" in done.err
 
 
-def test_unknown_verb_is_told_the_nearest(tmp_path: Path, genwright: Callable) -> None:
-    done = genwright(tmp_path, "aply")
+def test_unknown_verb_is_told_the_nearest(tmp_path: Path, genwright_here: Callable) -> None:
+    done = genwright_here(tmp_path, "aply")
     assert done.code == 2
     assert "apply" in done.err
 
@@ -175,8 +176,11 @@ def test_full_disk_leaves_nothing_half_written(project: Path, genwright: Callabl
     done = genwright(project, "apply", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.code == 1, done.told
     assert "disk is full" in done.err and "free" in done.err
-    published = list((project / ".genwright").rglob("*.safetensors"))
-    assert not published, "a file that did not fit stands under its final name"
+    artifacts = project / ".genwright" / "artifacts"
+    assert not list(artifacts.glob("adapt/*")), "what did not fit stands under its final name"
+    for manifest in artifacts.glob("*/*/manifest.json"):
+        for name, file in json.loads(manifest.read_text())["files"].items():
+            assert sha256_of_file(manifest.parent / name) == file["sha256"]
     assert genwright(project, "apply").code == 0, "with room again, the same command goes through"
 
 

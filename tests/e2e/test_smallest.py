@@ -86,10 +86,10 @@ def test_every_event_has_its_time_and_kind(applied: tuple[Path, dict]) -> None:
     assert [event["step"] for event in steps] == list(range(1, 101))
 
 
-def test_second_apply_reuses_every_stage(applied: tuple[Path, dict], genwright: Callable) -> None:
+def test_second_apply_reuses_every_stage(applied: tuple[Path, dict], genwright_here: Callable) -> None:
     project, told = applied
     before = {path: sha256_of_file(path) for path in Path(told["artifacts"]["adapt"]).rglob("*") if path.is_file()}
-    done = genwright(project, "apply", "--json")
+    done = genwright_here(project, "apply", "--json")
     assert done.code == told["code"]
     assert {stage["action"] for stage in done.json["stages"]} == {"reuse"}
     assert done.json["summaries"] == told["summaries"]
@@ -110,33 +110,33 @@ def test_second_apply_reuses_every_stage(applied: tuple[Path, dict], genwright: 
         "plan --explain adapt.steps",
     ],
 )
-def test_json_stands_alone_on_standard_output(applied: tuple[Path, dict], genwright: Callable, words: str) -> None:
+def test_json_stands_alone_on_standard_output(applied: tuple[Path, dict], genwright_here: Callable, words: str) -> None:
     project, _ = applied
-    done = genwright(project, *words.split(), "--json")
+    done = genwright_here(project, *words.split(), "--json")
     assert done.code == 0, done.told
     assert done.json
 
 
-def test_plan_says_what_changed(applied: tuple[Path, dict], genwright: Callable) -> None:
+def test_plan_says_what_changed(applied: tuple[Path, dict], genwright_here: Callable) -> None:
     project, _ = applied
-    done = genwright(project, "plan", "--set", "adapt.steps=50", "--json")
+    done = genwright_here(project, "plan", "--set", "adapt.steps=50", "--json")
     actions = {stage["stage"]: stage for stage in done.json["stages"]}
     assert actions["scope"]["action"] == actions["select"]["action"] == "reuse"
     assert actions["adapt"]["action"] == "run"
     assert re.search(r"adapt\.steps changed: 100 -> 50", actions["adapt"]["why"])
 
 
-def test_report_is_one_page_that_needs_nothing(applied: tuple[Path, dict], genwright: Callable) -> None:
+def test_report_is_one_page_that_needs_nothing(applied: tuple[Path, dict], genwright_here: Callable) -> None:
     project, _ = applied
-    assert genwright(project, "report").code == 0
+    assert genwright_here(project, "report").code == 0
     page = (project / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
     assert "chrf" in page.lower() and "<svg" in page
 
 
-def test_one_question_is_answered_and_always_the_same(applied: tuple[Path, dict], genwright: Callable) -> None:
+def test_one_question_is_answered_and_always_the_same(applied: tuple[Path, dict], genwright_here: Callable) -> None:
     project, _ = applied
-    answers = [genwright(project, "chat", "--ask", "close(self)", "--json") for _ in range(2)]
+    answers = [genwright_here(project, "chat", "--ask", "close(self)", "--json") for _ in range(2)]
     assert answers[0].code == 0, answers[0].told
     assert answers[0].json["answer"].strip() and answers[0].json == answers[1].json
 

@@ -27,7 +27,7 @@ RUNGS = Registry(
     {
         "zero-shot": "genwright.improve.rungs:zero_shot",
         "few-shot": "genwright.improve.rungs:few_shot",
-        **{name: "genwright.improve.rungs:trained" for name in ADAPTERS},
+        **dict.fromkeys(ADAPTERS, "genwright.improve.rungs:trained"),
     },
 )
 

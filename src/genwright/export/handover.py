@@ -12,6 +12,7 @@ from genwright.base.errors import GenwrightError
 from genwright.base.files import files_below
 from genwright.export.merge import merge_adapter
 from genwright.models.choose import link_or_copy
+from genwright.plan.verify import measuring
 
 TOLERANCE = 1e-3
 """Largest logit difference between adapted and merged, both in float32; 6e-5 is usual, a bfloat16 merge gives 0.5."""
@@ -33,7 +34,8 @@ def hand_over(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Call
     if not merge:
         return {"form": "adapter", "path": "adapter", "parity": None, "bytes": _size(out)}
     prompts = [workshop.prompt_ids(row) for row in workshop.rows("validation")[:FROZEN_PROMPTS]]
-    parity = merge_adapter(Path(solution.model), Path(solution.adapter), out / "model", prompts=prompts, say=say)
+    with measuring() as measured:
+        parity = merge_adapter(Path(solution.model), Path(solution.adapter), out / "model", prompts=prompts, say=say)
     difference = parity.max_logit_difference
     say(f"merged in float32: logits of {len(prompts)} frozen prompts differ by at most {difference:.2g}")
     if not difference <= TOLERANCE:
@@ -43,6 +45,7 @@ def hand_over(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Call
         )  # fmt: skip
     return {
         "form": "merged", "path": "model", "bytes": _size(out),
+        "measured": {"merge_peak_bytes": measured.peak_bytes, "seconds": measured.seconds},
         "parity": {"max_logit_difference": difference, "tolerance": TOLERANCE, "rows": len(prompts)},
     }  # fmt: skip
 

@@ -52,6 +52,20 @@ class Progress:
 
     history: list[tuple[int, float]] = field(default_factory=list)
     """(step, validation loss)."""
+    seconds: float = 0.0
+    """Of all steps so far, in this process and in those before it."""
+    steps: int = 0
+    tokens: int = 0
+    learned_tokens: int = 0
+    skipped: int = 0
+
+    def add(self, done: TrainedStep) -> None:
+        """One more step."""
+        self.seconds += done.seconds
+        self.steps += 1
+        self.tokens += done.tokens
+        self.learned_tokens += done.learned_tokens
+        self.skipped += done.skipped
 
     def best(self) -> tuple[int, float] | None:
         """The lowest validation loss so far and its step."""
@@ -60,7 +74,7 @@ class Progress:
     def exhausted(self, patience: int) -> bool:
         """Whether the last `patience` validations all failed to improve on the best."""
         best = self.best()
-        return bool(patience and best) and sum(step > best[0] for step, _ in self.history) >= patience  # type: ignore[index]
+        return best is not None and patience > 0 and sum(step > best[0] for step, _ in self.history) >= patience
 
 
 class Saver:
@@ -93,10 +107,10 @@ def train_to_end(job: Job, out: Path) -> dict[str, Any]:
     progress, start = Progress(), 0
     if found is not None:
         checkpoint.restore_(built, found)
-        progress, start = Progress([tuple(item) for item in found.state["history"]]), found.step
+        progress, start = Progress(**found.state["progress"]), found.step
         say(f"resuming {job.rung} after step {start} of {job.recipe.steps}")
     with measuring() as training:
-        steps, saves = _steps(job, built, progress, start)
+        saves = _steps(job, built, progress, start)
     best = progress.best()
     if best is not None and job.patience:
         checkpoint.load_best_(job.work / "best.safetensors", built)
@@ -106,33 +120,32 @@ def train_to_end(job: Job, out: Path) -> dict[str, Any]:
         newest = checkpoint.latest(job.work / "checkpoints", recipe=job.recipe.identity(), say=say)
         if newest is not None:
             checkpoint.restore_(built, newest)
-    disk = sum(path.stat().st_size for path in files_below(job.work / "checkpoints"))
     shutil.rmtree(out, ignore_errors=True)
     job.recipe.adapter.save(built.model, out)
     del built
     release_freed_memory()
-    seconds = [step.seconds for step in steps]
+    disk = sum(path.stat().st_size for folder in (job.work / "checkpoints", out) for path in files_below(folder))
     return {
         "train_peak_bytes": max(training.peak_bytes, loading.peak_bytes),
         "save_peak_bytes": saving.peak_bytes,
         "resume_peak_bytes": resuming.peak_bytes,
         "disk_bytes": disk,
-        "step_seconds": statistics.fmean(seconds) if seconds else None,
-        "train_seconds": training.seconds,
+        "step_seconds": progress.seconds / progress.steps if progress.steps else None,
+        "train_seconds": progress.seconds + sum(saves),
         "load_seconds": loading.seconds,
         "save_seconds": statistics.median(saves) if saves else saving.seconds,
-        "learned_tokens": sum(step.learned_tokens for step in steps),
-        "tokens": sum(step.tokens for step in steps),
-        "skipped_steps": sum(step.skipped for step in steps),
+        "learned_tokens": progress.learned_tokens,
+        "tokens": progress.tokens,
+        "skipped_steps": progress.skipped,
         "validation": progress.history,
     }
 
 
-def _steps(job: Job, built: Built, progress: Progress, start: int) -> tuple[list[TrainedStep], list[float]]:
-    """Run the loop from `start`, telling of every step; returns the steps and the seconds of each save."""
-    saver, steps = Saver(job.checkpoint_every), []
+def _steps(job: Job, built: Built, progress: Progress, start: int) -> list[float]:
+    """Run the loop from `start`, telling of every step; returns the seconds of each save."""
+    saver = Saver(job.checkpoint_every)
     for done in train(built, job.recipe, job.train, pad_id=job.pad_id, start=start):
-        steps.append(done)
+        progress.add(done)
         job.events.write("step", stage="adapt", rung=job.rung, total=job.recipe.steps, **_told(done))
         if job.validate_every and done.step % job.validate_every == 0:
             _validate(job, built, progress, done.step)
@@ -147,7 +160,7 @@ def _steps(job: Job, built: Built, progress: Progress, start: int) -> tuple[list
         if progress.exhausted(job.patience):
             job.events.write("note", stage="adapt", text=f"stopped early at step {done.step}: validation no longer improves")
             break
-    return steps, saver.seconds
+    return saver.seconds
 
 
 def _told(done: TrainedStep) -> dict[str, Any]:
@@ -165,7 +178,7 @@ def _validate(job: Job, built: Built, progress: Progress, step: int) -> None:
 
 def _save(job: Job, built: Built, progress: Progress, step: int) -> float:
     seconds = checkpoint.save(
-        job.work / "checkpoints", built, step=step, recipe=job.recipe.identity(), state={"history": progress.history}
+        job.work / "checkpoints", built, step=step, recipe=job.recipe.identity(), state={"progress": vars(progress)}
     )  # fmt: skip
     job.events.write("checkpoint", stage="adapt", rung=job.rung, step=step, seconds=seconds)
     return seconds

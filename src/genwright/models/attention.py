@@ -14,6 +14,7 @@ longest length.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,9 +58,14 @@ class Documents:
     """For each flat position in B*T, its slot among all groups' slots laid end to end; padding points at slot 0."""
 
 
-def documents(lengths: Sequence[Sequence[int]], width: int, device: torch.device | str = "cpu") -> Documents:
-    """The layout of rows `width` tokens wide whose documents have these lengths, in order; the rest of a row is padding."""
-    layout, where = _layout(tuple(tuple(row) for row in lengths), width)
+def documents(
+    lengths: Sequence[Sequence[int]], width: int, device: torch.device | str = "cpu", *, padding: int = 0, round_to: int = 1
+) -> Documents:
+    """The layout of rows `width` tokens wide whose documents have these lengths, in order; the rest of a row is padding.
+
+    `padding` further tokens may follow all rows. A group's longest length is rounded up to a multiple of `round_to`.
+    """
+    layout, where = _layout(tuple(tuple(row) for row in lengths), width, padding, round_to)
     where_T = torch.tensor(where, device=device)
     groups, first_slot = [], 0
     for slots, sizes in layout:
@@ -83,16 +89,18 @@ def _group(slots_GL: Tensor, sizes: tuple[int, ...], slot_T: Tensor) -> Group:
 
 
 @lru_cache(maxsize=256)
-def _layout(lengths: tuple[tuple[int, ...], ...], width: int) -> tuple[list[tuple[list[list[int]], tuple[int, ...]]], list[int]]:
+def _layout(
+    lengths: tuple[tuple[int, ...], ...], width: int, padding: int, round_to: int
+) -> tuple[list[tuple[list[list[int]], tuple[int, ...]]], list[int]]:
     starts = [
         (row * width + sum(row_lengths[:index]), length)
         for row, row_lengths in enumerate(lengths)
         for index, length in enumerate(row_lengths)
     ]
-    where, groups, used = [0] * (len(lengths) * width), [], 0
+    where, groups, used = [0] * (len(lengths) * width + padding), [], 0
     for members in group_by_length(sorted(starts, key=lambda item: -item[1])):
-        longest = members[0][1]
-        slots = [[start + min(i, length - 1) if i < length else start for i in range(longest)] for start, length in members]
+        longest = math.ceil(members[0][1] / round_to) * round_to
+        slots = [[start + i if i < length else start for i in range(longest)] for start, length in members]
         for number, (start, length) in enumerate(members):
             where[start : start + length] = range(used + number * longest, used + number * longest + length)
         groups.append((slots, tuple(length for _, length in members)))

@@ -47,6 +47,7 @@ def check_adapter_folder(folder: Path) -> None:
     """Refuse a `peft` folder whose weights are a pickle, missing, or cut short. Errors: ModelError."""
     folder = Path(folder)
     read_json(folder / "adapter_config.json", f"{folder} is no adapter folder.")
+    refuse_remote_code(folder)
     weights = folder / "adapter_model.safetensors"
     if not weights.exists():
         raise _no_safetensors(folder, "adapter_model.safetensors")
@@ -122,7 +123,7 @@ def _no_safetensors(folder: Path, wanted: str) -> ModelError:
         f"{folder} has its weights only as {pickles[0].name}, which may be a pickle: "
         "reading one can run any code, so it is refused.",
         wanted=wanted, found=", ".join(path.name for path in pickles),
-        do="where you trust it, from_pretrained(FOLDER).save_pretrained(NEW) of transformers or peft writes safetensors",
+        do="where you trust it, from_pretrained(FOLDER).save_pretrained(NEW) (transformers, peft) saves safetensors",
     )  # fmt: skip
 
 

@@ -95,7 +95,8 @@ def _check(model: Any, prompts: Sequence[list[int]], context: int) -> None:
         if len(prompt) >= context:
             raise DataError(
                 f"Prompt {number + 1} does not fit the model.",
-                wanted=f"at most {context - 1} tokens, so that one can follow", found=f"{len(prompt)} tokens", do="shorten it, or show fewer examples (adapt.examples)",
+                wanted=f"at most {context - 1} tokens, so that one can follow",
+                found=f"{len(prompt)} tokens", do="shorten it, or show fewer examples (adapt.examples)",
             )  # fmt: skip
 
 

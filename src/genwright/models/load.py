@@ -60,7 +60,7 @@ def load_model(folder: Path, *, dtype: torch.dtype, attention: str = "sdpa") -> 
     config = load_config(folder)
     with quiet(), _a_folder_of_ours(folder):
         model, report = LOADERS[family_of(config)].from_pretrained(
-            folder, config=config, dtype=dtype, attn_implementation=attention, local_files_only=True,
+            folder, config=config, dtype=dtype, attn_implementation=possible(config, attention), local_files_only=True,
             use_safetensors=True, trust_remote_code=False, output_loading_info=True,
         )  # fmt: skip
     if report["missing_keys"]:
@@ -85,11 +85,18 @@ def _a_folder_of_ours(folder: Path) -> Iterator[None]:
         ) from error  # fmt: skip
 
 
+def possible(config: Any, attention: str) -> str:
+    """The attention asked for, or "eager" where it is torch's and the architecture (Gemma 2's capped scores) has none."""
+    if attention != "sdpa":
+        return attention
+    return "sdpa" if LOADERS[family_of(config)]._model_mapping[type(config)]._supports_sdpa else "eager"
+
+
 def build_model(config: Any, dtype: torch.dtype, attention: str = "sdpa") -> Any:
     """The same model without weights of its own: what the planner builds on fake tensors. Tied weights are tied."""
     with quiet(), no_init_weights():
         model = LOADERS[family_of(config)].from_config(
-            copy.deepcopy(config), dtype=dtype, attn_implementation=attention
+            copy.deepcopy(config), dtype=dtype, attn_implementation=possible(config, attention)
         )
     model.tie_weights()
     return model.eval()

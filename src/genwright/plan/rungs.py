@@ -32,6 +32,11 @@ GENERATION_ROWS = 16
 """Rows of one batch of generation, as `models.generate` takes them."""
 MEMORY_BELOW, MEMORY_ABOVE = 0.10, 0.15
 """The allocator's slack, and threads' scratch: how far the process may be from baseline + live bytes."""
+LIBRARIES = 48 * 2**20
+"""What thread pools, kernels' scratch and compiled products of the CPU libraries take once real work starts: 30 to 90 MiB
+seen on this project's examples, whatever the model."""
+FILE_HEADERS = 0.02
+"""Names and shapes in safetensors files, beside the tensors."""
 TIME_BELOW, TIME_ABOVE = 0.20, 0.35
 """A shared machine changes its speed by so much between the measurement and the run."""
 
@@ -59,10 +64,9 @@ Say = Callable[[str], Any]
 
 def plan_prompting(config: Any, asking: Asking, machine: Machine, *, precision: str, say: Say = lambda _: None) -> Estimate:
     """A rung that trains nothing: it is judged, and that is all. Untrained models write to the limit, so that is expected."""
-    baseline = resident_bytes()
     dtype = resolve(precision).compute
     seconds, peak = _generation(config, dtype, asking, machine, writes_to_the_limit=True, say=say)
-    memory = _process(baseline, peak)
+    memory = _process(resident_bytes(), peak)
     quantities = {"evaluate_peak_bytes": memory, "host_bytes": memory, "evaluate_seconds": seconds, "seconds": seconds}
     return _with_bill(quantities, {}, machine, ())
 
@@ -72,8 +76,8 @@ def plan_training(
     say: Say = lambda _: None,
 ) -> Estimate:  # fmt: skip
     """A rung that trains `recipe` on these rows, saves it, could resume it, merges it, and is judged like the others."""
-    baseline = resident_bytes()
     fake = build_fake(recipe, config)
+    baseline = resident_bytes()  # with every library and module that the run will load
     longest, typical = steps_to_trace(recipe, encoded)
     steps = [trace_step(fake, lambda step=step: _batches(recipe, encoded, step, pad_id), recipe) for step in (longest, typical)]
     dtype = resolve(recipe.precision).compute
@@ -95,7 +99,7 @@ def plan_training(
     quantities = {
         **memory,
         "host_bytes": max(memory.values(), key=lambda peak: peak.value),
-        "disk_bytes": around(_disk(recipe, sizes, weights_bytes), 0.05, 0.10),
+        "disk_bytes": _disk(sizes),
         "flops_per_step": around(steps[1].flops, 0.0, 0.0),
         "step_seconds": step_seconds,
         "train_seconds": trained,
@@ -164,14 +168,14 @@ def _sizes(fake: BuiltFake) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _disk(recipe: Recipe, sizes: dict[str, int], weights_bytes: int) -> int:
-    """Two checkpoints and one being written, the adapter or model, and the merged model."""
-    checkpoint = sizes["trained"] + sizes["state"]
-    return 3 * checkpoint + sizes["trained"] + weights_bytes
+def _disk(sizes: dict[str, int]) -> Range:
+    """Two checkpoints and the result; a short run has one checkpoint, and while saving there are three."""
+    checkpoint, result = sizes["trained"] + sizes["state"], sizes["trained"]
+    return Range(2 * checkpoint + result, checkpoint + result, 3 * checkpoint + result) * (1 + FILE_HEADERS)
 
 
 def _process(baseline: int, live: float) -> Range:
-    return Range(baseline, baseline, baseline) + around(live, MEMORY_BELOW, MEMORY_ABOVE)
+    return Range(baseline + LIBRARIES, baseline, baseline + 2 * LIBRARIES) + around(live, MEMORY_BELOW, MEMORY_ABOVE)
 
 
 def _with_bill(quantities: dict[str, Range], breakdown: dict[str, float], machine: Machine, notes: tuple[str, ...]) -> Estimate:

@@ -76,7 +76,7 @@ def compare(planned: dict[str, Any] | None, measured: dict[str, Any] | None) -> 
     return [
         Comparison(key, planned.get(key), low.get(key), high.get(key), measured.get(key), str(unknown.get(key, "")))
         for key in QUANTITIES
-        if key in planned or key in measured
+        if planned.get(key) is not None or measured.get(key) is not None or key in unknown
     ]
 
 
@@ -93,8 +93,14 @@ class Results:
     keys: dict[str, str] = field(default_factory=dict)
 
     def rungs(self) -> list[dict[str, Any]]:
-        """The rungs of the ladder that were climbed, in order, as adapt.json tells them."""
-        return [rung for rung in self.stages.get("adapt", {}).get("rungs", []) if not rung.get("skipped")]
+        """The rungs that were climbed, in order, as adapt.json tells them; merging the chosen one was measured later."""
+        adapt, integrate = self.stages.get("adapt", {}), self.stages.get("integrate", {})
+        merged = {name: value for name, value in (integrate.get("measured") or {}).items() if name != "seconds"}
+        return [
+            {**rung, "measured": {**rung.get("measured", {}), **(merged if rung["name"] == adapt.get("chosen") else {})}}
+            for rung in adapt.get("rungs", [])
+            if not rung.get("skipped")
+        ]
 
     def scores(self, rung: str) -> dict[str, dict[str, Any]]:
         """Test scores of a rung by metric; empty where it was not evaluated."""
