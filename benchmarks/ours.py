@@ -12,16 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from genwright.data.sources import read_rows
-from genwright.models.load import load_model, load_tokenizer
-
 from clock import WARMUP, StepClock
 from floor import lora_floor
 from genwright.adapters.lora import LoRA
+from genwright.data.sources import read_rows
 from genwright.data.templates import Encoded, encode_rows
 from genwright.engine.build import build
 from genwright.engine.loop import train
 from genwright.engine.recipe import Recipe
+from genwright.models.load import load_model, load_tokenizer
 from genwright.objectives.language import Instruction
 from genwright.precision.policy import resolve
 from machine import versions

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from genwright import stages
@@ -25,7 +24,7 @@ from genwright.models.load import load_config, load_tokenizer
 from genwright.models.sources import cache_folder, cached, locate
 from genwright.plan.rungs import Asking, Machine, plan_training
 from genwright.precision.policy import resolve
-from genwright.project.apply import decide_project
+from genwright.project.apply import Context, decide_project
 
 
 def plan_project(spec: Any, base: Path) -> dict[str, Any]:
@@ -34,8 +33,10 @@ def plan_project(spec: Any, base: Path) -> dict[str, Any]:
         scratch = Path(name)
         told: list[str] = []
         (scratch / "scope").mkdir()
-        events = Events(scratch / "events.jsonl", (lambda event: told.append(event["text"]) if event["kind"] == "note" else None,))
-        scope = stages.scope(SimpleNamespace(spec=spec, base=base, out=scratch / "scope", events=events, inputs={}))
+        events = Events(
+            scratch / "events.jsonl", (lambda event: told.append(event["text"]) if event["kind"] == "note" else None,)
+        )
+        scope = stages.scope(Context(spec, {}, scratch / "scope", scratch, events, lambda: False, base))
         plan = {
             "stages": [vars(decision) for decision in decide_project(spec, base)], "scope": scope, "look": None, "rungs": [],
             "fits": True, "device": "this machine", "memory_bytes": memory_bytes(spec), "notes": scope["warnings"],

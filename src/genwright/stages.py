@@ -16,9 +16,9 @@ from genwright.data.sources import read_rows
 from genwright.data.splits import check_leakage, split
 from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
 from genwright.export.handover import hand_over
-from genwright.models.choose import choose_model
 from genwright.improve.climbing import climb_project
 from genwright.improve.workshop import Workshop, groups_of, memory_bytes
+from genwright.models.choose import choose_model
 from genwright.project.apply import Context
 
 SPLITS = ("train", "validation", "test")
@@ -28,7 +28,10 @@ def scope(context: Context) -> dict[str, Any]:
     """What it must do and on what: read the rows, split them by group, refuse leaks, say what a test of this size can see."""
     spec = context.spec
     files = {name: getattr(spec.data, name) for name in SPLITS if getattr(spec.data, name)}
-    read = {name: read_rows(context.base / path, format=spec.data.format, columns=spec.data.columns) for name, path in files.items()}
+    read = {
+        name: read_rows(context.base / path, format=spec.data.format, columns=spec.data.columns)
+        for name, path in files.items()
+    }
     rows = split(
         {name: dataset.rows for name, dataset in read.items()}, validation=spec.data.validation_fraction,
         test=spec.data.test_fraction, seed=spec.project.seed, group_by=spec.data.group,
@@ -51,8 +54,10 @@ def scope(context: Context) -> dict[str, Any]:
 
 def select(context: Context) -> dict[str, Any]:
     """Which model: the first of the project's list, or of the ranked catalogue, that can be had, suits the task and fits."""
-    say = lambda text: context.events.write("note", stage="select", text=text)  # noqa: E731
-    return choose_model(context.spec, base=context.base, out=context.out / "model", memory_bytes=memory_bytes(context.spec), say=say)
+    say = lambda text: context.events.write("note", stage="select", text=text)
+    return choose_model(
+        context.spec, base=context.base, out=context.out / "model", memory_bytes=memory_bytes(context.spec), say=say
+    )
 
 
 def adapt(context: Context) -> dict[str, Any]:
@@ -91,5 +96,5 @@ def integrate(context: Context) -> dict[str, Any]:
     """Hand it over: merge in float32, and prove that the merged model answers as the adapted one did."""
     workshop = Workshop.of(context, made=context.inputs["adapt"])
     chosen = json.loads((context.inputs["evaluate"] / "evaluate.json").read_text())["chosen"]
-    say = lambda text: context.events.write("note", stage="integrate", text=text)  # noqa: E731
+    say = lambda text: context.events.write("note", stage="integrate", text=text)
     return hand_over(workshop, workshop.solution(chosen), context.out, merge=context.spec.integrate.merge, say=say)

@@ -23,7 +23,9 @@ class Session:
         """The next turn of one conversation."""
         return self.replies([messages], temperature=temperature)[0]
 
-    def replies(self, conversations: list[list[dict[str, Any]]], *, temperature: float = 0.0, progress: Any = None) -> list[str]:
+    def replies(
+        self, conversations: list[list[dict[str, Any]]], *, temperature: float = 0.0, progress: Any = None
+    ) -> list[str]:
         """The next turn of many."""
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=temperature, seed=self.seed)
         shown = [self.answering.with_examples(messages) for messages in conversations]

@@ -62,7 +62,7 @@ def test_gradients_equal_finite_differences_in_double_precision() -> None:
     torch.manual_seed(0)
     x, weight, a, b = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 5), (4, 5), (2, 5), (4, 2)))
     bias = torch.randn(4, dtype=torch.float64)
-    plain = lambda x, a, b: x @ weight.T + bias + 0.7 * (x @ a.T) @ b.T  # noqa: E731
+    plain = lambda x, a, b: x @ weight.T + bias + 0.7 * (x @ a.T) @ b.T
     torch.testing.assert_close(LoRAFunction.apply(x, weight, bias, a, b, 0.7), plain(x, a, b))
     inputs = [tensor.requires_grad_() for tensor in (x, a, b)]
     upstream = torch.randn(3, 4, dtype=torch.float64)

@@ -49,14 +49,9 @@ class Done:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """A home that holds nothing, no network, and few threads: the tests run beside others."""
-    return {
-        **os.environ,
-        "HOME": str(home),
-        "GENWRIGHT_CACHE": str(home / "cache"),
-        "HF_HUB_OFFLINE": "1",
-        "COLUMNS": "200",
-    }
+    """A home that holds nothing, no hub, and one thread: a tiny model needs no more, and two wait for each other."""
+    private = {"HOME": str(home), "GENWRIGHT_CACHE": str(home / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **private, "COLUMNS": "200"}
 
 
 def command(project: Path, *words: str) -> list[str]:

@@ -50,7 +50,8 @@ def is_published(path: Path) -> bool:
 @contextmanager
 def applying(project: Path, home: Path) -> Iterator[subprocess.Popen]:
     """`genwright apply` in the background, in a process group of its own."""
-    environment = {**os.environ, "HOME": str(home), "GENWRIGHT_CACHE": str(home / "cache")}
+    one_thread = {"HOME": str(home), "GENWRIGHT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **one_thread}
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     words = [sys.executable, "-m", "genwright", "--project", str(project), "apply"]
     process = subprocess.Popen(words, env=environment, start_new_session=True, **quiet)

@@ -30,7 +30,14 @@ def rows(number: int) -> list[Encoded]:
     made = []
     for row in range(number):
         length, prompt = chance.randint(6, 20), chance.randint(2, 4)
-        made.append(Encoded([chance.randrange(1, 50) for _ in range(length)], [place >= prompt for place in range(length)], 0, str(row)))
+        made.append(
+            Encoded(
+                [chance.randrange(1, 50) for _ in range(length)],
+                [place >= prompt for place in range(length)],
+                0,
+                str(row),
+            )
+        )
     return made
 
 

@@ -12,7 +12,7 @@ from genwright.engine.loop import MOST_SKIPPED_IN_A_ROW, mean_loss, train
 
 
 def test_same_seed_same_losses_and_another_seed_others(recipe: Callable, built: Callable, encoded: list) -> None:
-    run = lambda seed: [done.loss for done in train(built(recipe(seed=seed)), recipe(seed=seed), encoded, pad_id=0)]  # noqa: E731
+    run = lambda seed: [done.loss for done in train(built(recipe(seed=seed)), recipe(seed=seed), encoded, pad_id=0)]
     assert run(0) == run(0)
     assert run(0) != run(1)
 

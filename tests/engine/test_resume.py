@@ -18,7 +18,13 @@ from genwright.base.errors import Corrupt, DiskFull
 from genwright.engine import checkpoint
 from genwright.engine.loop import train
 
-ADAPTERS = {"full": Full(), "last-layers": LastLayers(layers=1), "head": Head(), "lora": LoRA(rank=4), "lora-dropout": LoRA(rank=4, dropout=0.3)}
+ADAPTERS = {
+    "full": Full(),
+    "last-layers": LastLayers(layers=1),
+    "head": Head(),
+    "lora": LoRA(rank=4),
+    "lora-dropout": LoRA(rank=4, dropout=0.3),
+}
 
 
 def weights(built: Any) -> dict[str, torch.Tensor]:
@@ -26,7 +32,11 @@ def weights(built: Any) -> dict[str, torch.Tensor]:
 
 
 def state(built: Any) -> list[torch.Tensor]:
-    return [value for parameter in built.parameters.values() for _, value in sorted(built.optimizer.state[parameter].items())]
+    return [
+        value
+        for parameter in built.parameters.values()
+        for _, value in sorted(built.optimizer.state[parameter].items())
+    ]
 
 
 def interrupted(built: Any, recipe: Any, encoded: Any, at: int, root: Path) -> None:
@@ -109,12 +119,16 @@ def test_corrupt_names_the_file(recipe: Callable, built: Callable, encoded: list
         checkpoint._checked_state(tmp_path / "step-000006")
 
 
-def test_another_recipes_checkpoint_is_not_resumed(recipe: Callable, built: Callable, encoded: list, tmp_path: Path) -> None:
+def test_another_recipes_checkpoint_is_not_resumed(
+    recipe: Callable, built: Callable, encoded: list, tmp_path: Path
+) -> None:
     three_saved(recipe(), built, encoded, tmp_path)
     assert checkpoint.latest(tmp_path, recipe=recipe(learning_rate=2e-2).identity(), say=print) is None
 
 
-def test_what_the_consumer_remembers_comes_back(recipe: Callable, built: Callable, encoded: list, tmp_path: Path) -> None:
+def test_what_the_consumer_remembers_comes_back(
+    recipe: Callable, built: Callable, encoded: list, tmp_path: Path
+) -> None:
     three_saved(recipe(), built, encoded, tmp_path)
     found = checkpoint.latest(tmp_path, recipe=recipe().identity(), say=print)
     assert found is not None and found.state["history"] == [6]

@@ -107,7 +107,9 @@ def test_a_pickled_adapter_is_refused_unopened(base: Path, adapter: Path, tmp_pa
 
 
 def test_an_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> None:
-    config = LlamaConfig(vocab_size=48, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=48, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
     other = get_peft_model(AutoModelForCausalLM.from_config(config), LoraConfig(r=2, target_modules=["q_proj"]))
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(ModelError, match="other is no adapter of"):

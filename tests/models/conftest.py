@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import gguf
 import numpy as np
@@ -95,9 +93,7 @@ def _one_thread() -> Iterator[None]:
 def catalogue(monkeypatch: pytest.MonkeyPatch) -> dict:
     """An empty catalogue, to which a test adds the cards it needs."""
     cards: dict = {}
-    module = ModuleType("genwright.catalogue.models")
-    module.models = lambda: cards
-    monkeypatch.setitem(sys.modules, "genwright.catalogue.models", module)
+    monkeypatch.setattr("genwright.models.sources.models", lambda: cards)
     return cards
 
 

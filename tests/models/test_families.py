@@ -78,7 +78,8 @@ def test_it_runs_on_fake_tensors(kind: str, model_of) -> None:
     config = model_of(kind).config
     with FakeTensorMode():
         model = build_model(config, torch.bfloat16)
-        found = logits_at(model, {name: torch.zeros(value.shape, dtype=torch.int64) for name, value in inputs_of(kind, 3).items()}, torch.zeros(5, dtype=torch.int64))  # fmt: skip
+        inputs = {name: torch.zeros(value.shape, dtype=torch.int64) for name, value in inputs_of(kind, 3).items()}
+        found = logits_at(model, inputs, torch.zeros(5, dtype=torch.int64))
     assert found.shape == (5, 48) and found.dtype == torch.bfloat16
 
 

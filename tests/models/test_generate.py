@@ -22,7 +22,8 @@ def theirs(model, prompt: list[int], num_tokens: int, stops: set[int]) -> list[i
     """One row alone by transformers' own loop, cut before the token that ends it."""
     ids = torch.tensor([prompt])
     out = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0, eos_token_id=list(stops)
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0,
+        eos_token_id=list(stops),
     )  # fmt: skip
     answer = out[0, len(prompt) :].tolist()
     return answer[:-1] if answer[-1] in stops else answer
@@ -77,7 +78,7 @@ def test_sampling_depends_on_seed_and_row_only(model_of, tokenizer) -> None:
 
 
 def test_draws_follow_the_probabilities() -> None:
-    """p = softmax(log [1, 2, 4, 8] / 1); over 4,000 draws each share is within four standard errors."""
+    """With p = softmax(log [1, 2, 4, 8] / 1); over 4,000 draws each share is within four standard errors."""
     logits = torch.tensor([1.0, 2.0, 4.0, 8.0]).log().expand(4000, 4)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.tensor(choose(logits, Sampling(temperature=1.0), [generator] * 4000)).bincount(minlength=4) / 4000

@@ -56,7 +56,7 @@ def test_fake_and_real_steps_have_the_same_events_and_the_same_peak() -> None:
         (event.op, event.flops, event.traffic)
         for event in tracker.events
         if "aten.mm" in event.op or "adamw" in event.op
-    ]  # noqa: E731
+    ]
     assert work(fake) == work(real)
     assert fake.peak == real.peak
     assert fake.peak.total > 0
@@ -75,7 +75,7 @@ def test_gradients_are_counted_as_what_they_are() -> None:
 
 
 def test_flops_equal_torchs_counter_where_it_counts() -> None:
-    """torch's counter misses the CPU attention kernel: eager attention is the common ground."""
+    """Torch's counter misses the CPU attention kernel: eager attention is the common ground."""
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES), attn_implementation="eager")
     ids = torch.zeros(2, 24, dtype=torch.long)
     with FlopCounterMode(display=False) as oracle:

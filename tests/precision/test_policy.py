@@ -38,6 +38,6 @@ def test_masters_of_the_base_are_computed_in_bf16_and_keep_float32_gradients() -
 
 
 def test_nothing_is_wrapped_where_nothing_must_be_cast() -> None:
-    objective = lambda model, batch: None  # noqa: E731
+    objective = lambda model, batch: None
     assert resolve("bf16").around(objective, trains_base=False) is objective
     assert resolve("fp32").around(objective, trains_base=True) is objective

@@ -1,7 +1,5 @@
 """A finished project, written by hand in the form that the stages write: the example that page and commands are shown."""
 
-# ruff: noqa: E501
-
 from __future__ import annotations
 
 import json

@@ -50,7 +50,7 @@ class LastLayers:
                 "adapt.last-layers.layers is more than the model has.",
                 wanted=f"1 to {len(blocks)}",
                 found=str(self.layers),
-                do="lower it, or use method = \"full\"",
+                do='lower it, or use method = "full"',
             )
         freeze_(model)
         for module in [*blocks[-self.layers :], *([final_norm] if final_norm is not None else [])]:

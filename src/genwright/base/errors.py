@@ -1,19 +1,19 @@
 """The error tree. Every error tells a person what was wanted, what was found and what to do.
 
-    GenwrightError                 exit 1   the work failed
-    ├── BadRequest                 exit 2   the request was wrong; nothing was changed
-    │   ├── UnknownName            a name no registry knows
-    │   ├── SpecError              genwright.toml: a key, a value, a version
-    │   ├── DataError              a data file or a row
-    │   ├── ModelError             a model folder, file or hub id
-    │   ├── RecipeError            parts that do not go together
-    │   ├── MissingExtra           an optional dependency is not installed
-    │   └── Busy                   another process holds the project
-    ├── DoesNotFit                 exit 3   the plan says that it cannot fit
-    ├── Corrupt                    exit 1   an artifact or checkpoint is not what was written
-    ├── DiskFull                   exit 1   no room on the disk; nothing half-written was left
-    ├── Diverged                   exit 1   the loss stopped being a number
-    └── Interrupted                exit 130 stopped on request; run again to resume
+GenwrightError                 exit 1   the work failed
+├── BadRequest                 exit 2   the request was wrong; nothing was changed
+│   ├── UnknownName            a name no registry knows
+│   ├── SpecError              genwright.toml: a key, a value, a version
+│   ├── DataError              a data file or a row
+│   ├── ModelError             a model folder, file or hub id
+│   ├── RecipeError            parts that do not go together
+│   ├── MissingExtra           an optional dependency is not installed
+│   └── Busy                   another process holds the project
+├── DoesNotFit                 exit 3   the plan says that it cannot fit
+├── Corrupt                    exit 1   an artifact or checkpoint is not what was written
+├── DiskFull                   exit 1   no room on the disk; nothing half-written was left
+├── Diverged                   exit 1   the loss stopped being a number
+└── Interrupted                exit 130 stopped on request; run again to resume
 """
 
 from __future__ import annotations

@@ -65,6 +65,10 @@ def _field(statement: ast.AnnAssign, following: ast.stmt | None) -> Field:
 
 
 def _doc(following: ast.stmt | None) -> str:
-    if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant) and isinstance(following.value.value, str):
+    if (
+        isinstance(following, ast.Expr)
+        and isinstance(following.value, ast.Constant)
+        and isinstance(following.value.value, str)
+    ):
         return " ".join(following.value.value.split())
     return ""

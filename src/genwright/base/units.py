@@ -73,7 +73,9 @@ class Quantity:
         return hash((type(self), self.value))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.value:g})" if self.value % 1 else f"{type(self).__name__}({self.value:.0f})"
+        return (
+            f"{type(self).__name__}({self.value:g})" if self.value % 1 else f"{type(self).__name__}({self.value:.0f})"
+        )
 
     def __str__(self) -> str:
         name, size = next(iter(self.scales.items()))
@@ -115,7 +117,13 @@ class Money(Quantity):
 class Tokens(Quantity):
     """A number of tokens."""
 
-    scales: ClassVar[dict[str, float]] = {"tokens": 1, "K tokens": 1e3, "M tokens": 1e6, "B tokens": 1e9, "T tokens": 1e12}
+    scales: ClassVar[dict[str, float]] = {
+        "tokens": 1,
+        "K tokens": 1e3,
+        "M tokens": 1e6,
+        "B tokens": 1e9,
+        "T tokens": 1e12,
+    }
     aliases: ClassVar[dict[str, float]] = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 

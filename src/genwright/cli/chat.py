@@ -119,7 +119,7 @@ def _question(line: str, place: str) -> list[Message]:
 def answer_many(session: Any, asked: list[list[Message]], arguments: Namespace, terminal: Terminal) -> int:
     """Answer a file's questions, with progress; the answers stand in the order of the questions."""
     with progress(sys.stderr) as listener:
-        tell = lambda done, total: listener(  # noqa: E731
+        tell = lambda done, total: listener(
             {"kind": "progress", "stage": "chat", "what": "answers", "done": done, "total": total, "unit": "questions"}
         )
         answers = session.replies(asked, temperature=arguments.temperature, progress=tell)

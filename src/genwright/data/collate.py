@@ -20,16 +20,16 @@ from genwright.data.templates import Encoded
 class Batch:
     """One microbatch. Padding is known by `lengths`, never by a token's id, which end-of-turn may share."""
 
-    input_ids_BT: Tensor  # noqa: N815
-    position_ids_BT: Tensor  # noqa: N815
+    input_ids_BT: Tensor
+    position_ids_BT: Tensor
     """Restart at 0 with each document."""
     lengths: tuple[tuple[int, ...], ...]
     """Tokens of each document, per row, as Python ints: attention needs them without asking a device."""
-    positions_N: Tensor  # noqa: N815
+    positions_N: Tensor
     """Flat index into B*T of the position whose logits predict a learned token."""
-    labels_N: Tensor  # noqa: N815
+    labels_N: Tensor
     """The token to predict there."""
-    document_N: Tensor  # noqa: N815
+    document_N: Tensor
     """The label's document, numbered through the microbatch."""
     counts: dict[str, Tensor]
     """What losses are divided by: counts of the whole optimiser step, 0-d float32, the same in each microbatch."""

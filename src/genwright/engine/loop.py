@@ -37,14 +37,20 @@ class TrainedStep:
     rows: tuple[int, ...]
 
 
-def microbatches_of_step(recipe: Recipe, encoded: Sequence[Encoded], step: int, pad_id: int) -> tuple[tuple[int, ...], list[Batch]]:
+def microbatches_of_step(
+    recipe: Recipe, encoded: Sequence[Encoded], step: int, pad_id: int
+) -> tuple[tuple[int, ...], list[Batch]]:
     """The rows of a step and their microbatches: a pure function of the seed and the step, so resuming is exact."""
     rows = rows_of_step(step, num_rows=len(encoded), rows_per_step=recipe.batch_size, seed=recipe.seed)
-    batches = collate([encoded[row] for row in rows], packing=recipe.packing, capacity=recipe.pack_tokens, pad_id=pad_id)
+    batches = collate(
+        [encoded[row] for row in rows], packing=recipe.packing, capacity=recipe.pack_tokens, pad_id=pad_id
+    )
     return tuple(rows), batches
 
 
-def train(built: Built, recipe: Recipe, encoded: Sequence[Encoded], *, pad_id: int, start: int = 0) -> Iterator[TrainedStep]:
+def train(
+    built: Built, recipe: Recipe, encoded: Sequence[Encoded], *, pad_id: int, start: int = 0
+) -> Iterator[TrainedStep]:
     """Train from step `start` to the end, yielding after each step; one sync with the host a step.
 
     Errors: Diverged after MOST_SKIPPED_IN_A_ROW non-finite steps, naming the rows of the last one.
@@ -82,5 +88,9 @@ def mean_loss(built: Built, encoded: Sequence[Encoded], *, capacity: int, pad_id
     batches = collate(list(encoded), packing=packing, capacity=capacity, pad_id=pad_id)
     losses = [built.objective(built.model, batch).terms for batch in batches]
     built.model.train()
-    shares = [term.weight * term.total / batch.counts[name] for batch, terms in zip(batches, losses) for name, term in terms.items()]
+    shares = [
+        term.weight * term.total / batch.counts[name]
+        for batch, terms in zip(batches, losses)
+        for name, term in terms.items()
+    ]
     return float(torch.stack(shares).sum())

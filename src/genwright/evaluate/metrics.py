@@ -113,12 +113,16 @@ ROUGE_2 = Metric("rouge-2", "ROUGE-2", _rouge("rouge2"))
 ROUGE_L = Metric("rouge-l", "ROUGE-L", _rouge("rougeL"))
 CHRF = Metric("chrf", "chrF", _chrf, _chrf_corpus)
 BLEU = Metric("bleu", "BLEU", _bleu, _bleu_corpus)
-ACCURACY = Metric("accuracy", "Accuracy of labels", lambda said, wanted: 100.0 * (said.strip().lower() == wanted.strip().lower()))
+ACCURACY = Metric(
+    "accuracy", "Accuracy of labels", lambda said, wanted: 100.0 * (said.strip().lower() == wanted.strip().lower())
+)
 COMMAND_PATH = Metric("command-path", "Right command", _command_path)
 
 
 def perplexity(total_log_probability: float, num_tokens: int) -> float:
     """exp(-log p / tokens), log p in nats over all tokens counted. Errors: BadRequest without tokens."""
     if num_tokens < 1 or math.isnan(total_log_probability):
-        raise BadRequest("There is nothing to take a perplexity of.", wanted="at least one token", found=f"{num_tokens} tokens")
+        raise BadRequest(
+            "There is nothing to take a perplexity of.", wanted="at least one token", found=f"{num_tokens} tokens"
+        )
     return math.exp(-total_log_probability / num_tokens)

@@ -70,7 +70,9 @@ def paired(before: Scores, after: Scores, *, groups: Sequence[str] | None = None
     Errors: BadRequest when the lists differ in length.
     """
     if len(before) != len(after):
-        raise BadRequest("The two lists are not of the same rows.", wanted=f"{len(before)} scores", found=f"{len(after)}")
+        raise BadRequest(
+            "The two lists are not of the same rows.", wanted=f"{len(before)} scores", found=f"{len(after)}"
+        )
     one, two = _checked(before), _checked(after)
     differences = two - one
     sums, sizes = _by_group(differences, groups)
@@ -120,7 +122,9 @@ def minimum_detectable_difference(n: int, spread: float = 50.0) -> float:
 def _checked(scores: Scores) -> np.ndarray:
     values = np.asarray(scores, dtype=float)
     if not len(values) or not np.isfinite(values).all():
-        raise BadRequest("These are no scores.", wanted="at least one, all of them numbers", found=f"{len(values)} values")
+        raise BadRequest(
+            "These are no scores.", wanted="at least one, all of them numbers", found=f"{len(values)} values"
+        )
     return values
 
 

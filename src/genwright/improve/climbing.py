@@ -14,7 +14,7 @@ JOULES_PER_KWH = 3.6e6
 
 
 def climb_project(workshop: Workshop) -> dict[str, Any]:
-    """adapt's summary. Errors: BadRequest when the budget affords no rung at all; whatever an attempt raises."""
+    """Adapt's summary. Errors: BadRequest when the budget affords no rung at all; whatever an attempt raises."""
     spec, metric = workshop.spec, METRICS[workshop.metric]
     planned = {name: workshop.plan(name) for name in workshop.ladder}
     attempts: dict[str, dict[str, Any]] = {}
@@ -27,7 +27,11 @@ def climb_project(workshop: Workshop) -> dict[str, Any]:
     budget = {name: amount for name, amount in vars(spec.scope.budget).items() if amount is not None}
     climbed = climb(rungs, attempt, target=spec.scope.target, higher_is_better=metric.higher_is_better, budget=budget)
     if not climbed.chosen:
-        raise BadRequest("The budget affords no rung of the ladder.", found=climbed.why, do="raise scope.budget, or choose a cheaper ladder")
+        raise BadRequest(
+            "The budget affords no rung of the ladder.",
+            found=climbed.why,
+            do="raise scope.budget, or choose a cheaper ladder",
+        )
     return {
         "metric": workshop.metric, "target": spec.scope.target, "met": climbed.met, "chosen": climbed.chosen, "why": climbed.why,
         "recipes": {name: workshop.recipe(name).to_json() for name in attempts if workshop.trains(name)},
@@ -40,5 +44,9 @@ def climb_project(workshop: Workshop) -> dict[str, Any]:
 
 def cost(quantities: Mapping[str, Any]) -> dict[str, float]:
     """A plan's or a measurement's seconds, dollars and joules, in the units of a budget."""
-    known = {"hours": (quantities.get("seconds"), 3600.0), "usd": (quantities.get("usd"), 1.0), "kwh": (quantities.get("joules"), JOULES_PER_KWH)}
+    known = {
+        "hours": (quantities.get("seconds"), 3600.0),
+        "usd": (quantities.get("usd"), 1.0),
+        "kwh": (quantities.get("joules"), JOULES_PER_KWH),
+    }
     return {name: amount / unit for name, (amount, unit) in known.items() if amount is not None}

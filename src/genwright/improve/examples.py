@@ -29,7 +29,9 @@ class NearestExamples:
         counted = [Counter(terms(question(row))) for row in self.rows]
         documents = Counter(term for counts in counted for term in counts)
         self.place = {term: place for place, term in enumerate(sorted(documents))}
-        self.weight = np.array([np.log((1 + len(counted)) / (1 + documents[term])) + 1 for term in sorted(documents)], dtype=np.float32)
+        self.weight = np.array(
+            [np.log((1 + len(counted)) / (1 + documents[term])) + 1 for term in sorted(documents)], dtype=np.float32
+        )
         self.vectors = np.stack([self._vector(counts) for counts in counted])
 
     def _vector(self, counts: Counter[str]) -> np.ndarray:

@@ -62,7 +62,9 @@ def climb(
 def _ended(tried: list[Attempt], target: float | None, higher_is_better: bool) -> Climb:
     scored = [attempt for attempt in tried if attempt.score is not None]
     if not scored:
-        return Climb(tuple(tried), "", False, "no rung could be afforded: " + "; ".join(attempt.skipped for attempt in tried))
+        return Climb(
+            tuple(tried), "", False, "no rung could be afforded: " + "; ".join(attempt.skipped for attempt in tried)
+        )
     best = max(scored, key=lambda attempt: (attempt.score if higher_is_better else -attempt.score) or 0.0)  # type: ignore[operator]
     if target is None:
         return Climb(tuple(tried), best.name, None, f"no target was given; {best.name} scored best")

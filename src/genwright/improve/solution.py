@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from genwright.adapters.lora import use_fused_forward_
 from genwright.base.files import write_atomic
 from genwright.data.formats import Row
@@ -62,11 +61,18 @@ class Answering:
             return [dict(message) for message in messages]
         return few_shot_messages(messages, self.nearest.nearest(str(messages[-1]["content"]), self.solution.examples))
 
-    def answer(self, rows: Sequence[Row], sampling: Sampling, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    def answer(
+        self, rows: Sequence[Row], sampling: Sampling, progress: Callable[[int, int], None] | None = None
+    ) -> list[str]:
         """One answer a row, in order, to the row without its last turn."""
         return self.reply([self.with_examples(row.messages[:-1]) for row in rows], sampling, progress)
 
-    def reply(self, conversations: Sequence[list[Message]], sampling: Sampling, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    def reply(
+        self,
+        conversations: Sequence[list[Message]],
+        sampling: Sampling,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[str]:
         """One answer a conversation, in order."""
         prompts = [encode_prompt(messages, self.tokenizer) for messages in conversations]
         answers = generate(self.model, self.tokenizer, prompts, sampling, progress=progress)

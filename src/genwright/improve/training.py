@@ -102,7 +102,7 @@ def train_to_end(job: Job, out: Path) -> dict[str, Any]:
     """Train, write what was trained to `out`, and return what was measured. Errors: Interrupted (saved first), Diverged."""
     with measuring() as loading:
         built = build(job.recipe, lambda dtype, attention: load_model(job.model, dtype=dtype, attention=attention))
-    say = lambda text: job.events.write("note", stage="adapt", text=text)  # noqa: E731
+    say = lambda text: job.events.write("note", stage="adapt", text=text)
     found = checkpoint.latest(job.work / "checkpoints", recipe=job.recipe.identity(), say=say)
     progress, start = Progress(), 0
     if found is not None:
@@ -158,7 +158,9 @@ def _steps(job: Job, built: Built, progress: Progress, start: int) -> list[float
                 do="run `genwright apply` to go on from there",
             )
         if progress.exhausted(job.patience):
-            job.events.write("note", stage="adapt", text=f"stopped early at step {done.step}: validation no longer improves")
+            job.events.write(
+                "note", stage="adapt", text=f"stopped early at step {done.step}: validation no longer improves"
+            )
             break
     return saver.seconds
 
@@ -168,7 +170,9 @@ def _told(done: TrainedStep) -> dict[str, Any]:
 
 
 def _validate(job: Job, built: Built, progress: Progress, step: int) -> None:
-    loss = mean_loss(built, job.validation, capacity=job.recipe.pack_tokens, pad_id=job.pad_id, packing=job.recipe.packing)
+    loss = mean_loss(
+        built, job.validation, capacity=job.recipe.pack_tokens, pad_id=job.pad_id, packing=job.recipe.packing
+    )
     best = progress.best()
     progress.history.append((step, loss))
     job.events.write("validation", stage="adapt", rung=job.rung, step=step, loss=loss)

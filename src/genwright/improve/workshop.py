@@ -71,7 +71,9 @@ def groups_of(rows: Sequence[Row]) -> list[str]:
 class Workshop:
     """Opened over a stage's context; everything heavy is made on first use."""
 
-    def __init__(self, spec: Any, *, scope: Path, model: Path, made: Path, events: Any, stop: Any = lambda: False) -> None:
+    def __init__(
+        self, spec: Any, *, scope: Path, model: Path, made: Path, events: Any, stop: Any = lambda: False
+    ) -> None:
         self.spec, self.scope, self.model, self.made, self.events, self.stop = spec, scope, model, made, events, stop
         self.metric = spec.scope.metric or task(spec.scope.task).metric
         self.ladder = tuple(spec.adapt.ladder) or (spec.adapt.method,)
@@ -95,7 +97,7 @@ class Workshop:
         return {}
 
     def adapted(self) -> dict[str, Any]:
-        """adapt's summary, with `climbed`: the rungs that left a solution."""
+        """Adapt's summary, with `climbed`: the rungs that left a solution."""
         summary = json.loads((self.made / "adapt.json").read_text())
         return {**summary, "climbed": [rung["name"] for rung in summary["rungs"] if not rung["skipped"]]}
 
@@ -159,9 +161,11 @@ class Workshop:
         """What this rung will need on this machine."""
         hardware = self.spec.hardware
         machine = Machine(self._calibrations(), hardware.watts, hardware.usd_per_hour)
-        say = lambda text: self.events.write("note", stage="adapt", text=text)  # noqa: E731
+        say = lambda text: self.events.write("note", stage="adapt", text=text)
         if not self.trains(rung):
-            return plan_prompting(self.config, self._asking(rung), machine, precision=self.spec.adapt.precision, say=say)
+            return plan_prompting(
+                self.config, self._asking(rung), machine, precision=self.spec.adapt.precision, say=say
+            )
         weights = sum(path.stat().st_size for path in self.model.glob("*.safetensors"))
         return plan_training(
             self.recipe(rung), self.config, self.encoded["train"], self._asking(rung), machine,
@@ -181,7 +185,9 @@ class Workshop:
         shown = RUNGS[rung](self.spec, rung).examples
         nearest = NearestExamples(self.rows("train")) if shown else None
         conversations = [
-            few_shot_messages(row.messages[:-1], nearest.nearest(str(row.messages[-2]["content"]), shown)) if nearest else row.messages[:-1]
+            few_shot_messages(row.messages[:-1], nearest.nearest(str(row.messages[-2]["content"]), shown))
+            if nearest
+            else row.messages[:-1]
             for row in rows
         ]
         prompts = [len(encode_prompt(messages, self.tokenizer)) for messages in conversations]
@@ -195,10 +201,12 @@ class Workshop:
     def judge(self, rung: str, rows: Sequence[Row], *, split: str) -> Judgement:
         """Let a finished rung answer these rows, and score the answers."""
         if not rows:
-            raise DataError(f"There are no {split} rows to judge on.", do=f"raise data.{split}_fraction, or give data.{split}")
+            raise DataError(
+                f"There are no {split} rows to judge on.", do=f"raise data.{split}_fraction, or give data.{split}"
+            )
         with measuring() as measured:
             answering = Answering(self.solution(rung), self.rows("train"), precision=self.spec.adapt.precision)
-            tell = lambda done, total: self.events.write(  # noqa: E731
+            tell = lambda done, total: self.events.write(
                 "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
             )
             answers = answering.answer(rows, self.sampling, tell)
@@ -264,7 +272,9 @@ class Workshop:
         """Errors: DoesNotFit with the breakdown; DiskFull's cause said before it happens."""
         host, disk = planned.quantities["host_bytes"], planned.quantities.get("disk_bytes")
         if host.low > memory_bytes(self.spec):
-            parts = ", ".join(f"{part} {Bytes(size)}" for part, size in sorted(planned.breakdown.items(), key=lambda item: -item[1]))
+            parts = ", ".join(
+                f"{part} {Bytes(size)}" for part, size in sorted(planned.breakdown.items(), key=lambda item: -item[1])
+            )
             raise DoesNotFit(
                 f"{rung} needs {Bytes(host.value)} of memory ({parts}).", found=f"this machine has {Bytes(memory_bytes(self.spec))}",
                 do="lower adapt.batch_size, adapt.pack_tokens or adapt.max_tokens, or choose a smaller model",
@@ -290,7 +300,13 @@ ALWAYS_SHOWN = ("exact-match", "chrf")
 
 def _interval(scores: list[float], groups: list[str]) -> dict[str, float]:
     interval = bootstrap(scores, groups=groups)
-    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n, "spread": statistics.pstdev(scores)}
+    return {
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.n,
+        "spread": statistics.pstdev(scores),
+    }
 
 
 def memory_bytes(spec: Any) -> float:

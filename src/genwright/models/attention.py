@@ -59,7 +59,12 @@ class Documents:
 
 
 def documents(
-    lengths: Sequence[Sequence[int]], width: int, device: torch.device | str = "cpu", *, padding: int = 0, round_to: int = 1
+    lengths: Sequence[Sequence[int]],
+    width: int,
+    device: torch.device | str = "cpu",
+    *,
+    padding: int = 0,
+    round_to: int = 1,
 ) -> Documents:
     """The layout of rows `width` tokens wide whose documents have these lengths, in order; the rest of a row is padding.
 
@@ -159,20 +164,29 @@ def _mask(group: Group, causal: bool, window: int | None) -> Tensor | None:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    """q [G, L, H, D], k and v [G, L, K, D] -> [G, L, H, D]. Heads that share a key are folded into rows of one product."""
+    """Attend with q [G, L, H, D], k and v [G, L, K, D]; returns [G, L, H, D]. Heads that share a key are folded into rows of one product."""
     if softcap is None and (q.device.type != "cpu" or q.shape[1] > LONGEST_BY_MATMUL):
-        heads = (tensor.transpose(1, 2) for tensor in (q, k, v))
-        return F.scaled_dot_product_attention(*heads, attn_mask=mask, scale=scale, enable_gqa=True).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale, enable_gqa=True
+        )
+        return mixed.transpose(1, 2)
     num, length, num_heads, width = q.shape
     shared = num_heads // k.shape[2]
-    folded = (q * scale).view(num, length, k.shape[2], shared, width).permute(0, 2, 3, 1, 4).reshape(num, k.shape[2], -1, width)
+    folded = (
+        (q * scale)
+        .view(num, length, k.shape[2], shared, width)
+        .permute(0, 2, 3, 1, 4)
+        .reshape(num, k.shape[2], -1, width)
+    )
     scores = folded @ k.permute(0, 2, 3, 1)
     scores = torch.tanh(scores / softcap) * softcap if softcap is not None else scores
     scores = scores.view(num, num_heads, length, length)
     scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
     weights = scores.softmax(-1).view(num, k.shape[2], shared * length, length)
     mixed = weights @ v.transpose(1, 2)
-    return mixed.view(num, k.shape[2], shared, length, width).permute(0, 3, 1, 2, 4).reshape(num, length, num_heads, width)
+    return (
+        mixed.view(num, k.shape[2], shared, length, width).permute(0, 3, 1, 2, 4).reshape(num, length, num_heads, width)
+    )
 
 
 class _Gather(torch.autograd.Function):

@@ -44,7 +44,9 @@ def choose_model(spec: Any, *, base: Path, out: Path, memory_bytes: float, say: 
             folder = fetch(source, cache_folder(), offline=spec.select.offline, say=say)
             config = load_config(folder)
             if family_of(config) not in families:
-                raise ModelError(f"{name} is an {family_of(config)} model; {spec.scope.task} is trained with {' or '.join(families)}.")
+                raise ModelError(
+                    f"{name} is an {family_of(config)} model; {spec.scope.task} is trained with {' or '.join(families)}."
+                )
         except ModelError as error:
             if spec.select.models and len(spec.select.models) == 1:
                 raise
@@ -62,7 +64,11 @@ def choose_model(spec: Any, *, base: Path, out: Path, memory_bytes: float, say: 
 
 def ranked(families: list[str], memory_bytes: float) -> list[str]:
     """Catalogue models of these families that fit the memory: instruct models with an open licence, packaged ones first."""
-    cards = [card for card in models().values() if card.family in families and card.parameters * BYTES_PER_PARAMETER < memory_bytes]
+    cards = [
+        card
+        for card in models().values()
+        if card.family in families and card.parameters * BYTES_PER_PARAMETER < memory_bytes
+    ]
     return [card.name for card in sorted(cards, key=_order)]
 
 
@@ -85,7 +91,14 @@ def _taken(name: str, source: Any, folder: Path, config: Any, considered: list[C
     }  # fmt: skip
 
 
-ARCHITECTURE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
+ARCHITECTURE = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

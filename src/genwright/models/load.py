@@ -86,7 +86,7 @@ def _a_folder_of_ours(folder: Path) -> Iterator[None]:
 
 
 def possible(config: Any, attention: str) -> str:
-    """The attention asked for, or "eager" where it is torch's and the architecture (Gemma 2's capped scores) has none."""
+    """The attention asked for, or "eager" where the architecture cannot use torch's (Gemma 2 caps its scores)."""
     if attention != "sdpa":
         return attention
     return "sdpa" if LOADERS[family_of(config)]._model_mapping[type(config)]._supports_sdpa else "eager"

@@ -37,6 +37,7 @@ from genwright.base.files import (
 )
 from genwright.base.registry import nearest
 from genwright.base.units import Bytes
+from genwright.catalogue.models import models
 from genwright.models.check import check_adapter_folder, check_folder, check_gguf
 
 __all__ = ["Source", "cache_folder", "cached", "check_adapter_folder", "check_folder", "fetch", "locate"]
@@ -112,8 +113,6 @@ def locate(name_or_source: str, *, offline: bool = False, base: Path) -> Source:
 
 
 def _parse(text: str, base: Path) -> Source:
-    from genwright.catalogue.models import models
-
     cards = models()
     if text in cards:
         if not cards[text].source:
@@ -575,6 +574,7 @@ def _quiet_hub() -> Iterator[Any]:
 def _hub_errors(source: Source) -> Iterator[Any]:
     """The hub's errors in our words."""
     from huggingface_hub import errors
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's, under whichever name it has
 
     name = f"hub:{source.location}"
     with _quiet_hub() as hub:
@@ -592,7 +592,7 @@ def _hub_errors(source: Source) -> Iterator[Any]:
             raise ModelError(
                 f"{name} has no revision '{source.revision}'.", do="name a branch, a tag or a commit after @"
             ) from error
-        except (OSError, errors.HTTPError, errors.HFValidationError) as error:
+        except (OSError, HTTPError, errors.HFValidationError) as error:
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise  # the disk's
             raise _unreachable(source, hub.constants.ENDPOINT, error) from error

@@ -15,7 +15,6 @@ from genwright.models.attention import documents
 from genwright.models.families import logits_at
 from genwright.objectives.loss import Loss, Term
 
-
 ROUND_TOKENS, ROUND_LABELS, ROUND_DOCUMENT = 32, 32, 16
 """Sizes are rounded up to these: a CPU compiles its products once per shape and keeps them, so a new shape every step
 took twice the time and a gigabyte of memory. The padding costs about 3 % of the tokens and is read by nobody."""

@@ -10,6 +10,6 @@ from torch.distributed.tensor import DTensor
 
 
 def global_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """sqrt of the sum of squares of all gradients (0-d float32), over all ranks where they are sharded."""
+    """Sqrt of the sum of squares of all gradients (0-d float32), over all ranks where they are sharded."""
     norm = torch.nn.utils.get_total_norm(gradients)
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).float()

@@ -9,7 +9,7 @@ DEFAULT_MTBF_SECONDS = 4 * 3600.0
 
 
 def interval_seconds(save_seconds: float, mtbf_seconds: float = DEFAULT_MTBF_SECONDS) -> float:
-    """tau = sqrt(2 delta M) - delta for delta < M / 2, else M   (Young 1974; Daly 2006).
+    """Tau = sqrt(2 delta M) - delta for delta < M / 2, else M   (Young 1974; Daly 2006).
 
     >>> round(interval_seconds(2.0, 3600.0))
     118

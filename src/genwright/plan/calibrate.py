@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,9 @@ def machine() -> dict[str, Any]:
 def calibrate(trackers: Iterable[Tracker], folder: Path, *, say: Callable[[str], Any] = lambda _: None) -> Rates:
     """Measure what these traces need and the file lacks; returns all that is known of this machine."""
     path = folder / f"calibration-{sha256_of_json(machine())[:12]}.json"
-    known = json.loads(path.read_text())["rates"] if path.exists() else None
-    rates = Rates(**known) if known else Rates(
+    rates = _known(path) or Rates(
         bytes_per_second=_copy_rate(), flops_per_second=_product_rate(), host_seconds=_host_seconds()
-    )  # fmt: skip
+    )
     missing = {
         event.signature: tracker.arguments[event.signature]
         for tracker in trackers
@@ -58,12 +58,19 @@ def calibrate(trackers: Iterable[Tracker], folder: Path, *, say: Callable[[str],
     if missing:
         say(f"measuring {len(missing)} operations on this machine, once")
         measured = {signature: _seconds_alone(*call) for signature, call in missing.items()}
-        rates = Rates(
-            {**rates.seconds, **{signature: seconds for signature, seconds in measured.items() if seconds is not None}},
-            rates.bytes_per_second, rates.flops_per_second, rates.host_seconds,
-        )  # fmt: skip
+        since = _known(path) or rates  # another process may have added to the file meanwhile
+        new = {signature: seconds for signature, seconds in measured.items() if seconds is not None}
+        rates = replace(rates, seconds={**since.seconds, **rates.seconds, **new})
         write_atomic(path, json.dumps({"machine": machine(), "rates": rates.to_json()}))
     return rates
+
+
+def _known(path: Path) -> Rates | None:
+    """What the file holds; a file that cannot be read is measured anew."""
+    try:
+        return Rates(**json.loads(path.read_text())["rates"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _seconds_alone(operation: Any, args: Any, kwargs: Any) -> float | None:

@@ -49,7 +49,9 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """{"train_peak_bytes": value, ..., "low": {...}, "high": {...}, "breakdown", "unknown", "notes"}."""
-        values: dict[str, Any] = {name: self.quantities[name].value if name in self.quantities else None for name in QUANTITIES}
+        values: dict[str, Any] = {
+            name: self.quantities[name].value if name in self.quantities else None for name in QUANTITIES
+        }
         for bound in ("low", "high"):
             values[bound] = {name: asdict(quantity)[bound] for name, quantity in self.quantities.items()}
         return values | {"breakdown": self.breakdown, "unknown": self.unknown, "notes": list(self.notes)}

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ class Machine:
 Say = Callable[[str], Any]
 
 
-def plan_prompting(config: Any, asking: Asking, machine: Machine, *, precision: str, say: Say = lambda _: None) -> Estimate:
+def plan_prompting(
+    config: Any, asking: Asking, machine: Machine, *, precision: str, say: Say = lambda _: None
+) -> Estimate:
     """A rung that trains nothing: it is judged, and that is all. Untrained models write to the limit, so that is expected."""
     dtype = resolve(precision).compute
     seconds, peak = _generation(config, dtype, asking, machine, writes_to_the_limit=True, say=say)
@@ -79,7 +82,7 @@ def plan_training(
     fake = build_fake(recipe, config)
     baseline = resident_bytes()  # with every library and module that the run will load
     longest, typical = steps_to_trace(recipe, encoded)
-    steps = [trace_step(fake, lambda step=step: _batches(recipe, encoded, step, pad_id), recipe) for step in (longest, typical)]
+    steps = [trace_step(fake, partial(_batches, recipe, encoded, step, pad_id), recipe) for step in (longest, typical)]
     dtype = resolve(recipe.precision).compute
     judged, judged_peak = _generation(
         config, dtype, asking, machine, writes_to_the_limit=False, wrap=_wrap_for_answering(recipe), say=say
@@ -106,7 +109,10 @@ def plan_training(
         "evaluate_seconds": judged,
         "seconds": trained + judged,
     }
-    breakdown = {"process": float(baseline), **{part: float(size) for part, size in steps[0].peak.parts.items() if size}}
+    breakdown = {
+        "process": float(baseline),
+        **{part: float(size) for part, size in steps[0].peak.parts.items() if size},
+    }
     notes = (
         f"the longest of {recipe.steps} steps is step {longest + 1}; the typical one, step {typical + 1}, sets the time",
         f"{sizes['trained']:,} bytes of weights are trained",
@@ -145,7 +151,9 @@ def _generation(
 ) -> tuple[Range, int]:  # fmt: skip
     """(seconds of answering everything, peak of live bytes at the longest prompt and the longest answer)."""
     rows = min(GENERATION_ROWS, len(asking.prompts))
-    peak = trace_generation(config, dtype=dtype, rows=rows, prompt=max(asking.prompts), new=max(2, asking.max_new_tokens), wrap=wrap)
+    peak = trace_generation(
+        config, dtype=dtype, rows=rows, prompt=max(asking.prompts), new=max(2, asking.max_new_tokens), wrap=wrap
+    )
     written = sorted(asking.answers)[int(0.95 * (len(asking.answers) - 1))] + 1
     expected = asking.max_new_tokens if writes_to_the_limit else min(written, asking.max_new_tokens)
     typical = trace_generation(
@@ -155,14 +163,23 @@ def _generation(
     batches = math.ceil(len(asking.prompts) / rows)
     prefill, decode = price(typical.prefill.events, rates), price(typical.decode.events, rates)
     value = batches * (prefill + decode * expected)
-    low, high = batches * (prefill + decode * min(written, expected)), batches * (prefill + decode * asking.max_new_tokens)
-    return Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE)), max(peak.prefill.peak.total, peak.decode.peak.total)
+    low, high = (
+        batches * (prefill + decode * min(written, expected)),
+        batches * (prefill + decode * asking.max_new_tokens),
+    )
+    return Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE)), max(
+        peak.prefill.peak.total, peak.decode.peak.total
+    )
 
 
 def _sizes(fake: BuiltFake) -> dict[str, int]:
     built = fake.built
     trained = [parameter.numel() * parameter.element_size() for parameter in trainable(built.model).values()]
-    state = [tensor.numel() * tensor.element_size() for values in built.optimizer.state.values() for tensor in values.values()]
+    state = [
+        tensor.numel() * tensor.element_size()
+        for values in built.optimizer.state.values()
+        for tensor in values.values()
+    ]
     return {
         "weights": fake.bytes_of("weights"), "trained": sum(trained), "state": sum(state), "largest": max(trained),
     }  # fmt: skip
@@ -178,8 +195,12 @@ def _process(baseline: int, live: float) -> Range:
     return Range(baseline + LIBRARIES, baseline, baseline + 2 * LIBRARIES) + around(live, MEMORY_BELOW, MEMORY_ABOVE)
 
 
-def _with_bill(quantities: dict[str, Range], breakdown: dict[str, float], machine: Machine, notes: tuple[str, ...]) -> Estimate:
+def _with_bill(
+    quantities: dict[str, Range], breakdown: dict[str, float], machine: Machine, notes: tuple[str, ...]
+) -> Estimate:
     known, unknown = bill(quantities["seconds"], watts=machine.watts, usd_per_hour=machine.usd_per_hour)
-    notes = (*notes, "time is from this machine's own speed at each operation, measured alone; energy is watts as stated x time")
+    notes = (
+        *notes,
+        "time is from this machine's own speed at each operation, measured alone; energy is watts as stated x time",
+    )
     return Estimate({**quantities, **known}, breakdown, unknown, notes)
-

@@ -6,6 +6,7 @@ first and the true peak is the second's.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,11 +55,16 @@ class BuiltFake:
 
 @contextmanager
 def fake_weights_can_be_cast() -> Iterator[None]:
-    """`Module.to` swaps fake parameters, which fails while anything refers to them weakly; assigning `.data` does not."""
+    """`Module.to` swaps fake parameters, which fails while anything refers to them weakly; assigning `.data` does not.
+
+    `peft` asks fake weights for their address, to see whether they are tied; torch warns of it, and the answer serves.
+    """
     swap = torch.utils.swap_tensors
     torch.utils.swap_tensors = lambda into, tensor: setattr(into, "data", tensor.data)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         torch.utils.swap_tensors = swap
 
@@ -81,7 +87,9 @@ def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], rec
     with fake.mode, tracker:
         if not built.optimizer.state:
             _run_step(built, make_batches(), recipe)
-            tracker.track([tensor for state in built.optimizer.state.values() for tensor in state.values()], "optimizer")
+            tracker.track(
+                [tensor for state in built.optimizer.state.values() for tensor in state.values()], "optimizer"
+            )
         built.optimizer.zero_grad(set_to_none=True)
         batches = make_batches()
         first = len(tracker.events)
@@ -92,7 +100,9 @@ def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], rec
 
 
 def _run_step(built: Built, batches: Sequence[Batch], recipe: Recipe) -> None:
-    train_step(built.model, built.optimizer, built.objective, batches, max_norm=recipe.max_norm, global_norm=global_norm)
+    train_step(
+        built.model, built.optimizer, built.objective, batches, max_norm=recipe.max_norm, global_norm=global_norm
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,9 @@ class GenerationTrace:
     decode: Trace
 
 
-def trace_generation(config: Any, *, dtype: torch.dtype, rows: int, prompt: int, new: int, wrap: Callable[[Any], Any] = lambda m: m) -> GenerationTrace:
+def trace_generation(
+    config: Any, *, dtype: torch.dtype, rows: int, prompt: int, new: int, wrap: Callable[[Any], Any] = lambda m: m
+) -> GenerationTrace:
     """A batch of `rows` prompts of `prompt` tokens, then a step at the last of `new` tokens, where the cache is longest."""
     mode = FakeTensorMode()
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
@@ -118,7 +130,9 @@ def trace_generation(config: Any, *, dtype: torch.dtype, rows: int, prompt: int,
     return GenerationTrace(prefill, decode)
 
 
-def _trace_forward(model: Any, tracker: Tracker, rows: int, length: int, cache: Any, seen: int = 0) -> tuple[Trace, Any]:
+def _trace_forward(
+    model: Any, tracker: Tracker, rows: int, length: int, cache: Any, seen: int = 0
+) -> tuple[Trace, Any]:
     ids = torch.zeros(rows, length, dtype=torch.long)
     mask = torch.ones(rows, seen + length, dtype=torch.long)
     first = len(tracker.events)
@@ -132,7 +146,7 @@ def trace_merge(recipe: Recipe, config: Any) -> int:
     mode = FakeTensorMode()
     tracker = Tracker()
     with fake_weights_can_be_cast(), mode, tracker, torch.no_grad():
-        model = recipe.adapter.wrap(build_model(config, torch.float32, "sdpa"))
+        model: Any = recipe.adapter.wrap(build_model(config, torch.float32, "sdpa"))
         if recipe.adapter.form == "adapter":
             model = model.merge_and_unload()
     return tracker.peak.total

@@ -48,7 +48,9 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_val: Any = N
     return int(2 * batch * heads * length * source * (width + mixed))
 
 
-def _attention_backward_flops(_: Any, query: Any, key: Any, value: Any, *__: Any, out_val: Any = None, **___: Any) -> int:
+def _attention_backward_flops(
+    _: Any, query: Any, key: Any, value: Any, *__: Any, out_val: Any = None, **___: Any
+) -> int:
     """Five products where the forward has two: scores again, and the gradients of value, weights, query, key."""
     return int(2.5 * _attention_flops(query, key, value))
 
@@ -112,7 +114,7 @@ class Tracker(TorchDispatchMode):
     def _record(self, func: Any, args: Any, kwargs: Any, out: Any, results: list[Tensor]) -> None:
         signature = f"{func}({_describe(args)};{_describe(kwargs)})"
         packet = func._overloadpacket
-        count = CPU_ATTENTION.get(packet) or flop_registry.get(packet)
+        count: Any = CPU_ATTENTION.get(packet) or flop_registry.get(packet)
         flops = count(*args, **kwargs, out_val=out) if count else 0
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         traffic = sum(tensor.numel() * tensor.element_size() for tensor in inputs + results)

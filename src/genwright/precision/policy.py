@@ -37,7 +37,7 @@ class Policy:
 
 
 def resolve(name: str, device: str = "cpu") -> Policy:
-    """"auto" is bf16 where the device multiplies it natively, else fp32. Errors: RecipeError with the reason.
+    """ "auto" is bf16 where the device multiplies it natively, else fp32. Errors: RecipeError with the reason.
 
     float16 on a CPU is refused: its products run at 0.15 to 0.2 of float32's speed there.
     """
@@ -51,7 +51,9 @@ def resolve(name: str, device: str = "cpu") -> Policy:
             do='set adapt.precision = "auto"',
         )
     if name not in PRECISIONS:
-        raise RecipeError("adapt.precision is not one we have.", wanted=f"auto, {', '.join(PRECISIONS)}", found=name, do="choose one")
+        raise RecipeError(
+            "adapt.precision is not one we have.", wanted=f"auto, {', '.join(PRECISIONS)}", found=name, do="choose one"
+        )
     return Policy(name, PRECISIONS[name])
 
 

@@ -97,7 +97,10 @@ class Results:
         adapt, integrate = self.stages.get("adapt", {}), self.stages.get("integrate", {})
         merged = {name: value for name, value in (integrate.get("measured") or {}).items() if name != "seconds"}
         return [
-            {**rung, "measured": {**rung.get("measured", {}), **(merged if rung["name"] == adapt.get("chosen") else {})}}
+            {
+                **rung,
+                "measured": {**rung.get("measured", {}), **(merged if rung["name"] == adapt.get("chosen") else {})},
+            }
             for rung in adapt.get("rungs", [])
             if not rung.get("skipped")
         ]
