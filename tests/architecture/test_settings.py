@@ -15,7 +15,7 @@ SCHEMA = ("project/spec.py", "project/tables.py")
 
 
 def reads(tree: ast.AST) -> set[tuple[str, str]]:
-    """(table, key) of every `spec.table.key`, `table.key` and `getattr(spec.table, name)` over literal names."""
+    """(table, key) of every `spec.table.key`, `table.key`, `getattr(spec.table, literal)`; (table, "*") of `vars(table)`."""
     found: set[tuple[str, str]] = set()
     literals = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for node in ast.walk(tree):
@@ -23,6 +23,8 @@ def reads(tree: ast.AST) -> set[tuple[str, str]]:
             found.add((last_name(node.value), node.attr))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and isinstance(node.args[1], ast.Name):
             found |= {(last_name(node.args[0]), name) for name in literals}
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "vars" and isinstance(node.args[0], ast.Attribute):
+            found.add((last_name(node.args[0]), "*"))
     return found
 
 
@@ -57,7 +59,8 @@ def read(modules) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("key", project_keys())
 def test_key_is_read(key: str, read: set[tuple[str, str]]) -> None:
-    assert tables(key) in read, f"nothing reads {key}"
+    table, name = tables(key)
+    assert {(table, name), (table, "*")} & read, f"nothing reads {key}"
 
 
 @pytest.mark.parametrize(("adapter", "field"), adapter_keys())

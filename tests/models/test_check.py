@@ -40,6 +40,12 @@ def test_a_good_folder_passes_and_says_what_it_ignores(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_folder_that_asks_for_remote_code(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": "mine.Mine"}}')
+    with pytest.raises(ModelError, match=r"asks to run code of its own \(auto_map in tokenizer_config\.json\)"):
+        check_folder(folder)
+
+
 def test_a_folder_without_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="has no weights"):

@@ -77,6 +77,11 @@ def test_sampling_depends_on_seed_and_row_only(model_of, tokenizer) -> None:
     assert together != generate(model, tokenizer, prompts, Sampling(8))
 
 
+def test_rows_with_the_same_prompt_draw_for_themselves(model_of, tokenizer) -> None:
+    answers = generate(model_of("llama"), tokenizer, [[5, 6]] * 6, Sampling(8, temperature=3.0))
+    assert len(set(map(tuple, answers))) > 3
+
+
 def test_draws_follow_the_probabilities() -> None:
     """With p = softmax(log [1, 2, 4, 8] / 1); over 4,000 draws each share is within four standard errors."""
     logits = torch.tensor([1.0, 2.0, 4.0, 8.0]).log().expand(4000, 4)

@@ -337,7 +337,7 @@ COMMIT = "c0ffee" * 6 + "c0ff"
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """A model hub on this machine, which serves a folder as owner/name and keeps a list of what was asked of it."""
-    root, asked = tmp_path / "hub", []
+    root, asked, verbosity = tmp_path / "hub", [], []
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -352,6 +352,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNames
         def answer(self, body: bool) -> None:
             path = self.path.split("?")[0]
             asked.append((path, self.headers.get("authorization")))
+            verbosity.append(huggingface_hub.logging.get_verbosity())
             if "/owner/name" not in path and "/api/models/owner/name" not in path:
                 return self.reply(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
             if "/nowhere" in path:
@@ -380,7 +381,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNames
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     point_hub_at(monkeypatch, f"http://127.0.0.1:{server.server_port}", tmp_path / "hub-cache")
-    yield SimpleNamespace(root=root, asked=asked)
+    yield SimpleNamespace(root=root, asked=asked, verbosity=verbosity)
     server.shutdown()
     server.server_close()
 
@@ -409,6 +410,7 @@ def test_a_repository_is_fetched_without_its_pickles(
     assert any(COMMIT in text for text in told)
     assert json.loads((folder / RECORD).read_text())["revision"] == COMMIT
     assert capfd.readouterr() == ("", "")
+    assert set(hub.verbosity) == {huggingface_hub.logging.ERROR} != {huggingface_hub.logging.get_verbosity()}
     before = len(hub.asked)
     assert fetch(source, tmp_path / "cache", offline=True, say=silent) == folder
     assert fetch(source, tmp_path / "other-cache", offline=True, say=silent).parent.parent.name == "other-cache"

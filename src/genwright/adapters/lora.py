@@ -74,7 +74,9 @@ class LoRA:
 
     def save(self, model: Any, folder: Path) -> None:
         """`peft`'s own folder. Sets in its configuration are sorted, so that equal adapters are equal files."""
-        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft asks for a property that transformers has renamed
+            model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         path = folder / "adapter_config.json"
         config = json.loads(path.read_text())

@@ -14,7 +14,7 @@ from genwright.data.formats import Row
 from genwright.data.templates import encode_prompt
 from genwright.improve.examples import NearestExamples, few_shot_messages
 from genwright.models.generate import Sampling, generate
-from genwright.models.load import load_model, load_tokenizer
+from genwright.models.load import load_model, load_tokenizer, quiet
 from genwright.precision.policy import resolve
 
 Message = dict[str, Any]
@@ -89,7 +89,8 @@ def open_adapter(model: Any, folder: Path) -> Any:
     from genwright.models.sources import check_adapter_folder
 
     check_adapter_folder(folder)
-    wrapped = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=True).eval()
+    with quiet():
+        wrapped = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=True).eval()
     use_fused_forward_(wrapped)
     for parameter in wrapped.parameters():
         parameter.requires_grad_(False)

@@ -164,7 +164,7 @@ def _mask(group: Group, causal: bool, window: int | None) -> Tensor | None:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    """Attend with q [G, L, H, D], k and v [G, L, K, D]; returns [G, L, H, D]. Heads that share a key are folded into rows of one product."""
+    """Attend with q [G, L, H, D], k and v [G, L, K, D]; returns [G, L, H, D]. Heads that share a key are folded together."""
     if softcap is None and (q.device.type != "cpu" or q.shape[1] > LONGEST_BY_MATMUL):
         mixed = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale, enable_gqa=True

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from genwright.adapters.base import trainable
 from genwright.data.collate import collate
@@ -22,6 +23,7 @@ from genwright.data.order import rows_of_step
 from genwright.data.pack import pack
 from genwright.data.templates import Encoded
 from genwright.engine.recipe import Recipe
+from genwright.models.load import build_model
 from genwright.plan.calibrate import calibrate
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.roofline import price
@@ -33,9 +35,9 @@ GENERATION_ROWS = 16
 """Rows of one batch of generation, as `models.generate` takes them."""
 MEMORY_BELOW, MEMORY_ABOVE = 0.10, 0.15
 """The allocator's slack, and threads' scratch: how far the process may be from baseline + live bytes."""
-LIBRARIES = 48 * 2**20
-"""What thread pools, kernels' scratch and compiled products of the CPU libraries take once real work starts: 30 to 90 MiB
-seen on this project's examples, whatever the model."""
+LIBRARIES = 160 * 2**20
+"""What thread pools, kernels' scratch, compiled products and the allocator's leftovers take once real work starts: 30 to
+300 MiB seen on this project's examples, more for more shapes, hardly more for larger models."""
 FILE_HEADERS = 0.02
 """Names and shapes in safetensors files, beside the tensors."""
 TIME_BELOW, TIME_ABOVE = 0.20, 0.35
@@ -69,7 +71,7 @@ def plan_prompting(
     """A rung that trains nothing: it is judged, and that is all. Untrained models write to the limit, so that is expected."""
     dtype = resolve(precision).compute
     seconds, peak = _generation(config, dtype, asking, machine, writes_to_the_limit=True, say=say)
-    memory = _process(resident_bytes(), peak)
+    memory = _process(resident_bytes(), max(peak, loading_bytes(config, dtype, weights_bytes)))
     quantities = {"evaluate_peak_bytes": memory, "host_bytes": memory, "evaluate_seconds": seconds, "seconds": seconds}
     return _with_bill(quantities, {}, machine, ())
 
@@ -96,7 +98,7 @@ def plan_training(
         "save_peak_bytes": sizes["state"] + sizes["weights"],
         "resume_peak_bytes": sizes["state"] + sizes["weights"] + sizes["largest"],
         "merge_peak_bytes": trace_merge(recipe, config) + weights_bytes,
-        "evaluate_peak_bytes": judged_peak,
+        "evaluate_peak_bytes": max(judged_peak, loading_bytes(config, dtype, weights_bytes)),
     }
     memory = {name: _process(baseline, value) for name, value in peaks.items()}
     quantities = {
@@ -118,6 +120,13 @@ def plan_training(
         f"{sizes['trained']:,} bytes of weights are trained",
     )
     return _with_bill(quantities, breakdown, machine, notes)
+
+
+def loading_bytes(config: Any, dtype: torch.dtype, weights_bytes: int) -> int:
+    """While a model is read, its file's pages and its weights in the type asked for are in memory together."""
+    with FakeTensorMode():
+        model = build_model(config, dtype)
+    return weights_bytes + sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def steps_to_trace(recipe: Recipe, encoded: Sequence[Encoded]) -> tuple[int, int]:

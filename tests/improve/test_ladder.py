@@ -1,0 +1,74 @@
+"""Climbing: no higher than needed, never over budget, and it says why it ended."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genwright.improve.ladder import Rung, climb
+
+SCORES = {"zero-shot": 1.0, "few-shot": 30.0, "lora": 60.0, "full": 55.0}
+
+
+def run(target: float | None, *, costs: dict[str, dict[str, float]] | None = None, budget: dict[str, float] | None = None, real: float = 1.0,
+        higher: bool = True):  # fmt: skip
+    tried: list[str] = []
+
+    def attempt(name: str) -> tuple[float, dict[str, float]]:
+        tried.append(name)
+        return SCORES[name], {"hours": real}
+
+    rungs = [Rung(name, (costs or {}).get(name, {"hours": 1.0})) for name in SCORES]
+    return climb(rungs, attempt, target=target, budget=budget, higher_is_better=higher), tried
+
+
+def test_it_stops_at_the_first_rung_that_meets_the_target() -> None:
+    climbed, tried = run(30.0)
+    assert (climbed.chosen, climbed.met, tried) == ("few-shot", True, ["zero-shot", "few-shot"])
+    assert climbed.why == "few-shot is the first rung that meets the target"
+
+
+def test_without_a_target_the_best_is_taken_after_all_were_tried() -> None:
+    climbed, tried = run(None)
+    assert (climbed.chosen, climbed.met, len(tried)) == ("lora", None, 4)
+
+
+def test_an_unreachable_target_says_so_and_names_the_nearest() -> None:
+    climbed, _ = run(90.0)
+    assert (climbed.chosen, climbed.met) == ("lora", False)
+    assert climbed.why == "no rung meets the target of 90; lora comes nearest"
+
+
+def test_lower_can_be_better() -> None:
+    climbed, tried = run(2.0, higher=False)
+    assert (climbed.chosen, climbed.met, tried) == ("zero-shot", True, ["zero-shot"])
+
+
+def test_a_rung_beyond_the_budget_is_skipped_and_said() -> None:
+    climbed, tried = run(90.0, costs={"lora": {"hours": 9.0}}, budget={"hours": 4.0})
+    assert tried == ["zero-shot", "few-shot", "full"]
+    assert [attempt.skipped for attempt in climbed.tried if attempt.skipped] == ["lora: needs 9 hours, and the budget has 2 left"]
+    assert climbed.chosen == "full"
+
+
+def test_what_a_rung_really_cost_is_what_is_left_less() -> None:
+    assert run(90.0, budget={"hours": 4.0}, real=2.5)[1] == ["zero-shot", "few-shot"]
+
+
+def test_an_unknown_cost_is_not_risked_under_a_budget() -> None:
+    climbed, tried = run(90.0, budget={"usd": 5.0})
+    assert tried == [] and climbed.chosen == "" and climbed.met is False
+    assert "its cost in usd is unknown" in climbed.why
+
+
+@given(st.lists(st.floats(0.1, 5), min_size=4, max_size=4), st.floats(0, 12))
+def test_planned_costs_never_exceed_the_budget(hours: list[float], budget: float) -> None:
+    spent: list[float] = []
+    rungs = [Rung(str(number), {"hours": cost}) for number, cost in enumerate(hours)]
+
+    def attempt(name: str) -> tuple[float, dict[str, float]]:
+        spent.append(hours[int(name)])
+        return 0.0, {"hours": hours[int(name)]}
+
+    climb(rungs, attempt, target=1.0, budget={"hours": budget})
+    assert sum(spent) <= budget + 1e-9
