@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import torch
-from machine import date, machine, versions
 from torch import Tensor
 from torch.nn import functional as F
 
 from genwright.models.attention import _attend
+from machine import date, machine, versions
 
 TOKENS, HEADS, SHARED, WIDTH = 2048, 9, 3, 64
 
@@ -56,12 +56,19 @@ def main() -> None:
         for dtype in (torch.bfloat16, torch.float32):
             shapes = [(TOKENS // length, length, heads, WIDTH) for heads in (HEADS, HEADS // SHARED, HEADS // SHARED)]
             inputs = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
-            times = {name: milliseconds(call, inputs, arguments.repeats) for name, call in (("fused", fused), ("products", products))}
+            times = {
+                name: milliseconds(call, inputs, arguments.repeats)
+                for name, call in (("fused", fused), ("products", products))
+            }
             ratio = sum(times["fused"].values()) / sum(times["products"].values())
             rows.append({"length": length, "dtype": str(dtype)[6:], **times, "ratio": ratio})
-            print(f"{length:5d} {rows[-1]['dtype']:9s} fused {times['fused']} products {times['products']} ratio {ratio:.2f}")
+            print(
+                f"{length:5d} {rows[-1]['dtype']:9s} fused {times['fused']} products {times['products']} ratio {ratio:.2f}"
+            )
     if arguments.out:
-        arguments.out.write_text(json.dumps({"rows": rows, "machine": machine(), "versions": versions(), "date": date()}, indent=1) + "\n")
+        arguments.out.write_text(
+            json.dumps({"rows": rows, "machine": machine(), "versions": versions(), "date": date()}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from genwright.data.splits import check_leakage, split
 from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
 from genwright.export.handover import hand_over
 from genwright.improve.climbing import climb_project
-from genwright.improve.workshop import Workshop, groups_of, memory_bytes
+from genwright.improve.workshop import Workshop, groups_of, memory_bytes, refuse_other_hardware
 from genwright.models.choose import choose_model
 from genwright.project.apply import Context
 
@@ -42,6 +42,7 @@ def scope(context: Context) -> dict[str, Any]:
     return {
         "task": spec.scope.task,
         "metric": spec.scope.metric or task(spec.scope.task).metric,
+        "profile": spec.scope.profile or task(spec.scope.task).profile,
         "target": spec.scope.target,
         "format": read["train"].format,
         "fingerprints": {name: dataset.fingerprint for name, dataset in read.items()},
@@ -62,6 +63,7 @@ def select(context: Context) -> dict[str, Any]:
 
 def adapt(context: Context) -> dict[str, Any]:
     """Climb only as high as needed: try each rung, judged on validation rows; stop at the first that meets the target."""
+    refuse_other_hardware(context.spec)
     workshop = Workshop.of(context, made=context.work)
     climbed = climb_project(workshop)
     for rung in climbed["rungs"]:
@@ -97,4 +99,6 @@ def integrate(context: Context) -> dict[str, Any]:
     workshop = Workshop.of(context, made=context.inputs["adapt"])
     chosen = json.loads((context.inputs["evaluate"] / "evaluate.json").read_text())["chosen"]
     say = lambda text: context.events.write("note", stage="integrate", text=text)
-    return hand_over(workshop, workshop.solution(chosen), context.out, merge=context.spec.integrate.merge, say=say)
+    spec = context.spec
+    handed = hand_over(workshop, workshop.solution(chosen), context.out, merge=spec.integrate.merge, say=say)
+    return {**handed, "engine": spec.integrate.engine, "quantize": spec.integrate.quantize}

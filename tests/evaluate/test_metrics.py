@@ -13,7 +13,25 @@ from genwright.base.errors import BadRequest
 from genwright.catalogue.parts import METRICS
 from genwright.evaluate.metrics import command_path, perplexity
 
-WORDS = "create a storage account in the group list show delete network disk az vm --name -n The".split()
+WORDS = [
+    "create",
+    "a",
+    "storage",
+    "account",
+    "in",
+    "the",
+    "group",
+    "list",
+    "show",
+    "delete",
+    "network",
+    "disk",
+    "az",
+    "vm",
+    "--name",
+    "-n",
+    "The",
+]
 
 
 def texts(number: int) -> tuple[list[str], list[str]]:

@@ -22,7 +22,9 @@ def test_wilson_by_hand(successes: int, n: int, low: float, high: float) -> None
     assert interval.value == pytest.approx(100 * successes / n)
 
 
-@pytest.mark.parametrize(("worse", "better", "p"), [(1, 8, 0.0390625), (0, 5, 0.0625), (0, 6, 0.03125), (4, 4, 1.0), (0, 0, 1.0)])
+@pytest.mark.parametrize(
+    ("worse", "better", "p"), [(1, 8, 0.0390625), (0, 5, 0.0625), (0, 6, 0.03125), (4, 4, 1.0), (0, 0, 1.0)]
+)
 def test_mcnemar_by_hand(worse: int, better: int, p: float) -> None:
     """1 of 9: 2 * (1 + 9) / 512."""
     assert mcnemar(worse, better) == pytest.approx(p)

@@ -27,7 +27,10 @@ def answers(rows: list[Row]) -> list[str]:
 
 def test_the_nearest_stands_last_next_to_the_question() -> None:
     nearest = NearestExamples(ROWS)
-    assert answers(nearest.nearest("create storage accounts", 2)) == ["az storage account list", "az storage account create"]
+    assert answers(nearest.nearest("create storage accounts", 2)) == [
+        "az storage account list",
+        "az storage account create",
+    ]
     assert answers(nearest.nearest("remove the virtual machine", 1)) == ["az vm delete"]
 
 
@@ -46,5 +49,10 @@ def test_ties_go_to_the_earlier_row_and_unknown_words_break_nothing() -> None:
 def test_one_system_turn_comes_first_then_the_examples_then_the_question() -> None:
     asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Stop a machine"}]
     messages = few_shot_messages(asked, [row("Start a machine", "az vm start", system="Be brief.")])
-    assert [message["content"] for message in messages] == ["Be brief.", "Start a machine", "az vm start", "Stop a machine"]
+    assert [message["content"] for message in messages] == [
+        "Be brief.",
+        "Start a machine",
+        "az vm start",
+        "Stop a machine",
+    ]
     assert few_shot_messages(asked, []) == asked

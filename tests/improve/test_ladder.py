@@ -47,7 +47,9 @@ def test_lower_can_be_better() -> None:
 def test_a_rung_beyond_the_budget_is_skipped_and_said() -> None:
     climbed, tried = run(90.0, costs={"lora": {"hours": 9.0}}, budget={"hours": 4.0})
     assert tried == ["zero-shot", "few-shot", "full"]
-    assert [attempt.skipped for attempt in climbed.tried if attempt.skipped] == ["lora: needs 9 hours, and the budget has 2 left"]
+    assert [attempt.skipped for attempt in climbed.tried if attempt.skipped] == [
+        "lora: needs 9 hours, and the budget has 2 left"
+    ]
     assert climbed.chosen == "full"
 
 

@@ -42,7 +42,7 @@ def test_uniform_logits_give_the_logarithm_of_the_vocabulary() -> None:
     """V = 4: ln 4 = 1.3863."""
 
     class Uniform(torch.nn.Module):
-        config = SimpleNamespace(_attn_implementation=NAME)
+        config = LlamaConfig(**SIZES)
 
         def forward(self, input_ids: torch.Tensor, logits_to_keep: torch.Tensor, **_: object) -> SimpleNamespace:
             return SimpleNamespace(logits=torch.zeros(1, len(logits_to_keep), 4))
@@ -56,15 +56,15 @@ def test_uniform_logits_give_the_logarithm_of_the_vocabulary() -> None:
 @pytest.mark.parametrize("objective", [Causal(), Instruction()])
 @pytest.mark.parametrize("packing", [True, False])
 def test_loss_equals_transformers_own_on_each_row(objective: object, packing: bool) -> None:
-    """transformers shifts labels itself and means over tokens; -100 marks what is not learned."""
+    """Transformers shifts labels itself and means over tokens; -100 marks what is not learned."""
     ours = mean(objective, model(), collate(ROWS, packing=packing, capacity=64, pad_id=0))
     oracle, total, count = model("eager"), 0.0, 0
     for one in ROWS:
         labels = [token if learned else -100 for token, learned in zip(one.input_ids, one.learned)]
         num = sum(one.learned[1:])
-        total += num * float(oracle(input_ids=torch.tensor([one.input_ids]), labels=torch.tensor([labels])).loss)
+        total += num * oracle(input_ids=torch.tensor([one.input_ids]), labels=torch.tensor([labels])).loss.item()
         count += num
-    assert float(ours) == pytest.approx(total / count, rel=1e-5)
+    assert ours.item() == pytest.approx(total / count, rel=1e-5)
 
 
 def test_gradients_do_not_depend_on_rounding_or_packing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +115,12 @@ def test_every_objective_says_what_rows_it_takes_and_has_a_right_gradient(name: 
 
     (slope,) = torch.autograd.grad(loss(0.0), [ready.lm_head.weight], retain_graph=True, allow_unused=True)
     everything = torch.autograd.grad(loss(0.0), list(ready.parameters()), allow_unused=True)
-    along = sum((gradient * direction[key]).sum() for (key, _), gradient in zip(ready.named_parameters(), everything) if gradient is not None)
+    along = sum(
+        (gradient * direction[key]).sum()
+        for (key, _), gradient in zip(ready.named_parameters(), everything)
+        if gradient is not None
+    )
     with torch.no_grad():
-        difference = (loss(1e-4) - loss(-1e-4)) / 2e-4
+        difference = (loss(1e-3) - loss(-1e-3)) / 2e-3  # the loss is summed in float32
     assert slope.abs().sum() > 0
-    assert float(along) == pytest.approx(float(difference), rel=1e-3)
+    assert float(along) == pytest.approx(float(difference), rel=2e-2)

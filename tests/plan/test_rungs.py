@@ -29,7 +29,11 @@ ASKING = Asking([10, 20, 12], [5, 6, 7], 16)
 
 
 def recipe(adapter: object = None, **changes: object) -> Recipe:
-    return Recipe(Instruction(), adapter or LoRA(rank=4), **{"precision": "fp32", "steps": 5, "batch_size": 4, "learning_rate": 1e-3, **changes})  # type: ignore[arg-type]
+    return Recipe(
+        Instruction(),
+        adapter or LoRA(rank=4),
+        **{"precision": "fp32", "steps": 5, "batch_size": 4, "learning_rate": 1e-3, **changes},
+    )  # type: ignore[arg-type]
 
 
 def load(dtype: torch.dtype, attention: str) -> torch.nn.Module:
@@ -38,7 +42,9 @@ def load(dtype: torch.dtype, attention: str) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("adapter", [LoRA(rank=4), Full(), LastLayers(layers=1), Head()], ids=lambda adapter: type(adapter).__name__)
+@pytest.mark.parametrize(
+    "adapter", [LoRA(rank=4), Full(), LastLayers(layers=1), Head()], ids=lambda adapter: type(adapter).__name__
+)
 def test_planned_live_bytes_are_those_of_the_real_step(adapter: object, precision: str) -> None:
     """The same tracker on real tensors: same peak to a few scalars, same FLOPs, for every adapter and precision."""
     one = recipe(adapter, precision=precision)
@@ -78,13 +84,17 @@ def test_the_longest_step_has_the_longest_microbatch() -> None:
 
 def test_a_cache_grows_with_rows_and_length_as_the_closed_form_says() -> None:
     """2 (keys, values) x layers x key heads x head width x 4 bytes, a token and row."""
-    held = lambda rows, prompt: trace_generation(CONFIG, dtype=torch.float32, rows=rows, prompt=prompt, new=8).decode.events[0].live
+    held = lambda rows, prompt: (
+        trace_generation(CONFIG, dtype=torch.float32, rows=rows, prompt=prompt, new=8).decode.events[0].live
+    )
     per_token = 2 * 2 * 2 * 8 * 4
     assert held(4, 40) - held(4, 20) == pytest.approx(20 * 4 * per_token, rel=0.1)
 
 
 def test_a_training_plan_has_every_quantity_and_a_range_around_it(tmp_path: Path) -> None:
-    estimate = plan_training(recipe(), CONFIG, ROWS, ASKING, Machine(tmp_path, 50.0, 2.0), pad_id=0, weights_bytes=10**6)
+    estimate = plan_training(
+        recipe(), CONFIG, ROWS, ASKING, Machine(tmp_path, 50.0, 2.0), pad_id=0, weights_bytes=10**6
+    )
     assert set(estimate.quantities) == set(QUANTITIES) and not estimate.unknown
     for name, quantity in estimate.quantities.items():
         assert 0 < quantity.low <= quantity.value <= quantity.high, name
@@ -98,7 +108,7 @@ def test_a_training_plan_has_every_quantity_and_a_range_around_it(tmp_path: Path
 
 
 def test_what_the_project_does_not_state_is_unknown_with_its_reason(tmp_path: Path) -> None:
-    estimate = plan_prompting(CONFIG, ASKING, Machine(tmp_path), precision="fp32")
+    estimate = plan_prompting(CONFIG, ASKING, Machine(tmp_path), precision="fp32", weights_bytes=10**6)
     assert "set hardware.watts" in estimate.unknown["joules"] and "set hardware.usd_per_hour" in estimate.unknown["usd"]
     assert estimate.to_json()["joules"] is None and estimate.to_json()["train_peak_bytes"] is None
     assert list(tmp_path.glob("calibration-*.json"))

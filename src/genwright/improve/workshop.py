@@ -162,11 +162,16 @@ class Workshop:
         hardware = self.spec.hardware
         machine = Machine(self._calibrations(), hardware.watts, hardware.usd_per_hour)
         say = lambda text: self.events.write("note", stage="adapt", text=text)
+        weights = sum(path.stat().st_size for path in self.model.glob("*.safetensors"))
         if not self.trains(rung):
             return plan_prompting(
-                self.config, self._asking(rung), machine, precision=self.spec.adapt.precision, say=say
+                self.config,
+                self._asking(rung),
+                machine,
+                precision=self.spec.adapt.precision,
+                weights_bytes=weights,
+                say=say,
             )
-        weights = sum(path.stat().st_size for path in self.model.glob("*.safetensors"))
         return plan_training(
             self.recipe(rung), self.config, self.encoded["train"], self._asking(rung), machine,
             pad_id=self.pad_id, weights_bytes=weights, say=say,
@@ -307,6 +312,16 @@ def _interval(scores: list[float], groups: list[str]) -> dict[str, float]:
         "n": interval.n,
         "spread": statistics.pstdev(scores),
     }
+
+
+def refuse_other_hardware(spec: Any) -> None:
+    """Errors: RecipeError where the project wants another machine than this one, or several devices."""
+    if (spec.hardware.device, spec.hardware.count) != ("auto", 1):
+        raise RecipeError(
+            "Genwright trains on this machine, in one process.", wanted='hardware.device = "auto" and hardware.count = 1',
+            found=f'device = "{spec.hardware.device}", count = {spec.hardware.count}',
+            do="leave both out; `genwright devices` lists what the catalogue knows of other devices",
+        )  # fmt: skip
 
 
 def memory_bytes(spec: Any) -> float:

@@ -76,7 +76,7 @@ def _known(path: Path) -> Rates | None:
 def _seconds_alone(operation: Any, args: Any, kwargs: Any) -> float | None:
     """Median seconds of one operation, or None where it cannot be run from a description."""
     size = sum(_nbytes(leaf) for leaf in tree_leaves((args, kwargs), is_leaf=_is_spec) if _is_spec(leaf))
-    copies = max(1, min(16, COLD_BYTES // max(size, 1)))
+    copies = max(1, min(REPEATS + 1, COLD_BYTES // max(size, 1)))
     try:
         calls = [tree_map(_make, (args, kwargs), is_leaf=_is_spec) for _ in range(copies)]
         return _median_seconds(lambda number: operation(*calls[number % copies][0], **calls[number % copies][1]))

@@ -66,7 +66,7 @@ Say = Callable[[str], Any]
 
 
 def plan_prompting(
-    config: Any, asking: Asking, machine: Machine, *, precision: str, say: Say = lambda _: None
+    config: Any, asking: Asking, machine: Machine, *, precision: str, weights_bytes: int, say: Say = lambda _: None
 ) -> Estimate:
     """A rung that trains nothing: it is judged, and that is all. Untrained models write to the limit, so that is expected."""
     dtype = resolve(precision).compute

@@ -1,0 +1,94 @@
+"""What is refused before anything is spent, and when training stops by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from genwright.base.errors import DataError, DoesNotFit, RecipeError
+from genwright.improve.training import Progress, Saver
+from genwright.improve.workshop import Workshop, memory_bytes, refuse_other_hardware
+from genwright.plan.estimate import Estimate, Range
+from genwright.project.spec import spec_from_text
+
+TOML = """
+[project]
+name = "x"
+[scope]
+task = "chat"
+[data]
+train = "t.jsonl"
+"""
+
+
+def workshop(tmp_path: Path, more: str = "") -> Workshop:
+    spec = spec_from_text(TOML + more, tmp_path / "genwright.toml")
+    return Workshop(spec, scope=tmp_path, model=tmp_path, made=tmp_path, events=None)
+
+
+def exactly(value: float) -> Range:
+    return Range(value, value, value)
+
+
+def test_a_rung_that_does_not_fit_is_refused_with_its_breakdown(tmp_path: Path) -> None:
+    small = workshop(tmp_path, '[hardware]\nmemory = "2 GiB"\n')
+    assert memory_bytes(small.spec) == 2 * 2**30
+    planned = Estimate({"host_bytes": exactly(3 * 2**30)}, {"weights": 2.0 * 2**30, "activations": 1.0 * 2**30})
+    with pytest.raises(
+        DoesNotFit, match=r"(?s)lora needs 3 GiB of memory \(weights 2 GiB, activations 1 GiB\).*has 2 GiB.*lower adapt"
+    ):
+        small._refuse_what_does_not_fit("lora", planned)
+    small._refuse_what_does_not_fit("lora", Estimate({"host_bytes": exactly(2**30)}))
+
+
+def test_a_disk_that_is_too_small_is_said_before_it_is_full(tmp_path: Path) -> None:
+    planned = Estimate({"host_bytes": exactly(1.0), "disk_bytes": exactly(1e18)})
+    with pytest.raises(DoesNotFit, match=r"(?s)lora needs .* of disk.*genwright clean"):
+        workshop(tmp_path)._refuse_what_does_not_fit("lora", planned)
+
+
+@pytest.mark.parametrize("hardware", ['device = "h100"', "count = 2"])
+def test_other_hardware_is_refused_rather_than_ignored(tmp_path: Path, hardware: str) -> None:
+    with pytest.raises(RecipeError, match="trains on this machine, in one process"):
+        refuse_other_hardware(workshop(tmp_path, f"[hardware]\n{hardware}\n").spec)
+
+
+def test_an_objective_that_cannot_learn_from_the_rows_is_refused(tmp_path: Path) -> None:
+    made = workshop(tmp_path, '[adapt]\nobjective = "causal"\n')
+    made._rows["train"] = [SimpleNamespace(kind="chat")] * 8
+    with pytest.raises(
+        RecipeError, match=r"(?s)'causal' does not learn from these rows.*rows of kind text.*choose adapt.objective"
+    ):
+        made.recipe("lora")
+
+
+def test_judging_without_rows_says_how_to_get_some(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)no validation rows to judge on.*validation_fraction"):
+        workshop(tmp_path).judge("zero-shot", [], split="validation")
+
+
+def test_training_stops_after_patience_validations_without_a_better_one() -> None:
+    progress = Progress([(10, 2.0), (20, 1.5), (30, 1.6)])
+    assert progress.best() == (20, 1.5)
+    assert not progress.exhausted(2)
+    progress.history.append((40, 1.7))
+    assert progress.exhausted(2) and not progress.exhausted(3) and not progress.exhausted(0)
+    assert not Progress().exhausted(1)
+
+
+def test_a_saver_saves_every_so_many_steps_or_at_youngs_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [step for step in range(1, 10) if Saver(4).due(step)] == [4, 8]
+    now = [0.0]
+    monkeypatch.setattr("genwright.improve.training.time.perf_counter", lambda: now[0])
+    saver = Saver("auto")
+    now[0] = 19.0
+    assert not saver.due(1)
+    now[0] = 21.0
+    assert saver.due(2)
+    saver.saved(2.0)  # sqrt(2 * 2 s * 4 h) - 2 s = 238 s
+    now[0] = 21.0 + 237
+    assert not saver.due(3)
+    now[0] = 21.0 + 239
+    assert saver.due(4)
