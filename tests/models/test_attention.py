@@ -126,3 +126,11 @@ def test_ordinary_attention_comes_and_goes() -> None:
     with ordinary_attention(model):
         assert model.config._attn_implementation == "sdpa"
     assert model.config._attn_implementation == NAME
+
+
+def test_an_architecture_without_sdpa_gets_eager() -> None:
+    model = tiny("gemma2-softcap-window")
+    model.set_attn_implementation(NAME)
+    model._supports_sdpa = False
+    with ordinary_attention(model):
+        assert model.config._attn_implementation == "eager"

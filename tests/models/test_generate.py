@@ -181,3 +181,26 @@ def test_a_row_longer_than_the_context_is_an_error(model_of) -> None:
         log_probabilities(model_of("llama"), [([5] * 60, [5] * 5)])
     with pytest.raises(DataError, match="Prompt 1 is empty"):
         log_probabilities(model_of("llama"), [([], [5])])
+
+
+def test_a_frozen_heads_weights_are_never_copied_a_row(model_of, tokenizer) -> None:
+    """torch would multiply a strided slice batch by batch, with V x D weights expanded once a row: 0.9 GiB for SmolLM2."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    model = model_of("llama").requires_grad_(False)
+    vocabulary = model.config.vocab_size
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.extend(
+                (func.__name__, tuple(arg.shape))
+                for arg in args
+                if isinstance(arg, torch.Tensor) and vocabulary in arg.shape[-2:]
+            )
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        generate(model, tokenizer, some_prompts(), Sampling(max_new_tokens=2))
+    products = [shape for name, shape in seen if "mm" in name]
+    assert products and all(len(shape) == 2 for shape in products)

@@ -106,6 +106,10 @@ class FusedLinear(lora.Linear):
         if args or kwargs or not self._is_plain():
             return super().forward(x, *args, **kwargs)
         base, name = self.get_base_layer(), self.active_adapters[0]
+        if not torch.is_grad_enabled():
+            a_RI, b_OR = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
+            update = torch.nn.functional.linear(torch.nn.functional.linear(x, a_RI), b_OR)
+            return base(x).add_(update, alpha=self.scaling[name])
         return LoRAFunction.apply(
             x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
         )  # fmt: skip
