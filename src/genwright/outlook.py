@@ -28,7 +28,7 @@ from genwright.project.apply import Context, decide_project
 
 
 def plan_project(spec: Any, base: Path) -> dict[str, Any]:
-    """{stages, look, rungs, fits, device, notes}: see dev notes of the CLI; everything is plain JSON."""
+    """{stages, look, rungs, fits, device, notes}: everything is plain JSON."""
     with tempfile.TemporaryDirectory(prefix="genwright-plan-") as name:
         scratch = Path(name)
         told: list[str] = []
@@ -49,7 +49,8 @@ def plan_project(spec: Any, base: Path) -> dict[str, Any]:
             return plan
         workshop = Workshop(spec, scope=scratch / "scope", model=model, made=scratch, events=events)
         plan["look"] = look(
-            workshop.rows("train"), workshop.tokenizer, max_tokens=workshop.max_tokens, capacity=spec.adapt.pack_tokens
+            workshop.rows("train"), workshop.tokenizer, max_tokens=workshop.max_tokens, capacity=spec.adapt.pack_tokens,
+            format=scope["format"],
         ).to_json()  # fmt: skip
         planned = {rung: workshop.plan(rung) for rung in workshop.ladder}
         plan["rungs"] = [{"name": rung, "planned": estimate.to_json()} for rung, estimate in planned.items()]
@@ -77,7 +78,9 @@ def look_at_data(path: Path, *, model: str, base: Path, format: str = "auto", co
     folder = cached(locate(model, base=base), cache_folder())
     if folder is None:
         raise ModelError(f"{model} is not on disk yet.", do=f"genwright models pull {model}")
-    return look(dataset.rows, load_tokenizer(folder), max_tokens=max_tokens, capacity=pack_tokens).to_json()
+    return look(
+        dataset.rows, load_tokenizer(folder), max_tokens=max_tokens, capacity=pack_tokens, format=dataset.format
+    ).to_json()
 
 
 def estimate_model(

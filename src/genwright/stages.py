@@ -18,6 +18,7 @@ from genwright.evaluate.statistics import bootstrap, minimum_detectable_differen
 from genwright.export.handover import hand_over
 from genwright.improve.climbing import climb_project
 from genwright.improve.workshop import Workshop, groups_of, memory_bytes, refuse_other_hardware
+from genwright.models.cards import write_card
 from genwright.models.choose import choose_model
 from genwright.project.apply import Context
 
@@ -95,10 +96,13 @@ def evaluate(context: Context) -> dict[str, Any]:
 
 
 def integrate(context: Context) -> dict[str, Any]:
-    """Hand it over: merge in float32, and prove that the merged model answers as the adapted one did."""
+    """Hand it over: merge in float32, prove that the merged model answers as the adapted one did, write its card."""
     workshop = Workshop.of(context, made=context.inputs["adapt"])
     chosen = json.loads((context.inputs["evaluate"] / "evaluate.json").read_text())["chosen"]
     say = lambda text: context.events.write("note", stage="integrate", text=text)
     spec = context.spec
     handed = hand_over(workshop, workshop.solution(chosen), context.out, merge=spec.integrate.merge, say=say)
-    return {**handed, "engine": spec.integrate.engine, "quantize": spec.integrate.quantize}
+    handed |= {"engine": spec.integrate.engine, "quantize": spec.integrate.quantize}
+    summaries = {name: json.loads((folder / f"{name}.json").read_text()) for name, folder in context.inputs.items()}
+    (context.out / "README.md").write_text(write_card(spec.project.name, {**summaries, "integrate": handed}), encoding="utf-8")
+    return handed

@@ -8,6 +8,7 @@ Every line has `time` (seconds since the epoch), `kind` and usually `stage`. Kin
     step            stage, rung, step, total, loss, grad_norm, tokens, learned_tokens, seconds, learning_rate, skipped
     checkpoint      stage, step, seconds      planned         stage, rung, ...   measured        stage, rung, ...
     score           stage, rung, split, metric, value, low, high, n
+    validation      stage, rung, step, loss   environment     versions of what it ran with, and the machine
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,8 +88,15 @@ def _taken(name: str, source: Any, folder: Path, config: Any, considered: list[C
         "model": name, "source": source.identity(), "family": family_of(config),
         "parameters": card.parameters if card else None, "licence": card.licence if card else "",
         "architecture": {key: getattr(text, key, None) for key in ARCHITECTURE},
+        "note": _note(folder),
         "ranking": [vars(candidate) for candidate in considered],
     }  # fmt: skip
+
+
+def _note(folder: Path) -> str:
+    """What a fetched model is not, such as "dequantised Q4_1, not the original weights"; mostly empty."""
+    record = folder / "genwright_source.json"
+    return str(json.loads(record.read_text(encoding="utf-8")).get("note") or "") if record.exists() else ""
 
 
 ARCHITECTURE = (
