@@ -14,7 +14,7 @@ from genwright.plan.calibrate import calibrate
 from genwright.plan.estimate import Range, around, bill
 from genwright.plan.roofline import Rates, price
 from genwright.plan.tracker import Tracker
-from genwright.plan.verify import measuring, residuals
+from genwright.plan.verify import measuring
 
 
 def event(signature: str, flops: int, traffic: int) -> SimpleNamespace:
@@ -78,9 +78,3 @@ def test_a_meter_sees_what_a_block_held() -> None:
         torch.ones(512, 512) @ torch.ones(512, 512)
     assert held.numel() and measured.peak_bytes - measured.start_bytes > 60 * 2**20
     assert measured.seconds > 0
-
-
-def test_residuals_say_how_far_the_plan_was_off() -> None:
-    planned = {"seconds": 10.0, "usd": None, "low": {"seconds": 8.0}, "high": {"seconds": 13.0}}
-    assert residuals(planned, {"seconds": 12.0, "usd": 1.0}) == {"seconds": {"ratio": 1.2, "within": True}}
-    assert residuals(planned, {"seconds": 20.0})["seconds"]["within"] is False

@@ -1,4 +1,4 @@
-"""Plan beside measurement: what a process really held while something ran, and how far the plan was off."""
+"""What a process really held, and how long it took, while something ran: the measured side of every plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 SAMPLE_SECONDS = 0.02
 
@@ -66,14 +65,3 @@ def measuring() -> Iterator[Measured]:
         measured.seconds = time.perf_counter() - began
         finished.set()
         thread.join()
-
-
-def residuals(planned: dict[str, Any], measured: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """For each quantity that both state: measured / planned, and whether it fell in the planned range."""
-    rows = {}
-    for name, value in measured.items():
-        if not isinstance(value, (int, float)) or not isinstance(planned.get(name), (int, float)) or not planned[name]:
-            continue
-        low, high = planned["low"].get(name, planned[name]), planned["high"].get(name, planned[name])
-        rows[name] = {"ratio": value / planned[name], "within": low <= value <= high}
-    return rows
