@@ -104,5 +104,7 @@ def integrate(context: Context) -> dict[str, Any]:
     handed = hand_over(workshop, workshop.solution(chosen), context.out, merge=spec.integrate.merge, say=say)
     handed |= {"engine": spec.integrate.engine, "quantize": spec.integrate.quantize}
     summaries = {name: json.loads((folder / f"{name}.json").read_text()) for name, folder in context.inputs.items()}
-    (context.out / "README.md").write_text(write_card(spec.project.name, {**summaries, "integrate": handed}), encoding="utf-8")
+    (context.out / "README.md").write_text(
+        write_card(spec.project.name, {**summaries, "integrate": handed}), encoding="utf-8"
+    )
     return handed

@@ -37,5 +37,5 @@ def test_the_tables_of_the_page_are_those_of_the_catalogue(page: str) -> None:
 
 
 def test_the_page_counts_right(page: str) -> None:
-    counts = f"{len(tasks())} tasks, {len(profiles())} application profiles, {len(models())} models and {len(devices())} devices"
-    assert counts in page
+    counts = f"{len(tasks())} tasks, {len(profiles())} application profiles"
+    assert f"{counts}, {len(models())} models and {len(devices())} devices" in page

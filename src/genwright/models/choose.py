@@ -73,8 +73,9 @@ def ranked(families: list[str], memory_bytes: float) -> list[str]:
     return [card.name for card in sorted(cards, key=_order)]
 
 
-def _order(card: ModelCard) -> tuple[bool, int]:
-    return (not card.source.startswith("wheel:"), -card.parameters)
+def _order(card: ModelCard) -> tuple[bool, bool, bool, int]:
+    """What needs no hub, what needs no consent, what was taught to answer; then the largest that fits."""
+    return (not card.source.startswith("wheel:"), bool(card.gated), card.stage != "instruct", -card.parameters)
 
 
 def _taken(name: str, source: Any, folder: Path, config: Any, considered: list[Candidate], out: Path) -> dict[str, Any]:
