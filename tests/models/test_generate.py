@@ -184,7 +184,7 @@ def test_a_row_longer_than_the_context_is_an_error(model_of) -> None:
 
 
 def test_a_frozen_heads_weights_are_never_copied_a_row(model_of, tokenizer) -> None:
-    """torch would multiply a strided slice batch by batch, with V x D weights expanded once a row: 0.9 GiB for SmolLM2."""
+    """Torch would multiply a strided slice batch by batch, with V x D weights expanded once a row: 0.9 GiB for SmolLM2."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     model = model_of("llama").requires_grad_(False)
