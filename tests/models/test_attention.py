@@ -9,7 +9,15 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from genwright.models.attention import NAME, attention_per_document, documents, group_by_length, ordinary_attention
+from genwright.models.attention import (
+    NAME,
+    attention_per_document,
+    documents,
+    group_by_length,
+    ordinary_attention,
+    places_of,
+    tokens_of,
+)
 
 CONFIGS = {
     "llama-gqa": ("llama", {"num_key_value_heads": 2, "num_attention_heads": 4}),
@@ -134,3 +142,52 @@ def test_an_architecture_without_sdpa_gets_eager() -> None:
     model._supports_sdpa = False
     with ordinary_attention(model):
         assert model.config._attn_implementation == "eager"
+
+
+BRANCHING = [
+    ((3, 2, 4),),
+    (5, (4, 3, 3, 6), (2, 1, 5), 3),
+    ((2, (3, 1, 2), 4),),
+]
+
+
+@pytest.mark.parametrize("lengths", BRANCHING)
+@pytest.mark.parametrize("prefix", [0, 3])
+def test_a_branch_sees_what_it_shares_and_itself(lengths: tuple, prefix: int) -> None:
+    """Each path alone through torch's own attention gives the same outputs and, summed over paths, the same gradients."""
+    torch.manual_seed(0)
+    width = sum(map(tokens_of, lengths))
+    layout = documents([lengths], width, padding=2, round_to=4)
+    layout = layout.behind(prefix) if prefix else layout
+    keys = torch.randn(2, 1, 2, prefix + width + 2, 8, dtype=torch.float64).requires_grad_()
+    query = torch.randn(1, 4, width + 2, 8, dtype=torch.float64).requires_grad_()
+    output = attention_per_document(torch.nn.Module(), query, keys[0], keys[1], None, documents=layout)[0]
+    queries = torch.nn.functional.pad(query, (0, 0, prefix, 0))
+    expected, read = torch.zeros(1, prefix + width + 2, 4, 8, dtype=torch.float64), set()
+    for path in layout.paths:
+        where = torch.tensor([place for start, length in path for place in range(start, start + length)])
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            queries[:, :, where], keys[0][:, :, where], keys[1][:, :, where], is_causal=True, enable_gqa=True
+        ).transpose(1, 2)
+        new = [index for index, token in enumerate(where.tolist()) if token not in read]
+        read |= set(where.tolist())
+        expected = expected.index_copy(1, where[new], mixed[:, new])
+    torch.testing.assert_close(output[:, :width], expected[:, prefix:][:, :width])
+    weights = torch.randn_like(output[:, :width])
+    ours = torch.autograd.grad((output[:, :width] * weights).sum(), [keys, query])
+    theirs = torch.autograd.grad((expected[:, prefix:][:, :width] * weights).sum(), [keys, query])
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other)
+
+
+def test_positions_go_on_after_what_is_shared() -> None:
+    assert places_of((2, (3, 1, 2), 4)) == [0, 1, 2, 3, 4, 5, 5, 6, 2, 3, 4, 5]
+    assert tokens_of((2, (3, 1, 2), 4)) == 12
+
+
+def test_branches_are_refused_where_attention_looks_ahead() -> None:
+    module = torch.nn.Module()
+    module.is_causal = False
+    tensor = torch.randn(1, 2, 6, 4)
+    with pytest.raises(ValueError, match="share tokens"):
+        attention_per_document(module, tensor, tensor, tensor, None, documents=documents([((2, 2, 2),)], 6))
