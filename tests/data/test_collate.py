@@ -125,7 +125,7 @@ def test_moves_to_a_device_whole() -> None:
     (batch,) = collate([Encoded([1, 2], [False, True], 0, "a")], packing=True, capacity=8, pad_id=0)
     moved = batch.to("meta")
     tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)] + [*moved.counts.values()]
-    assert len(tensors) == 6 and all(tensor.is_meta for tensor in tensors)
+    assert len(tensors) == 7 and all(tensor.is_meta for tensor in tensors)
     assert moved.lengths == batch.lengths and moved.tokens == 2
 
 

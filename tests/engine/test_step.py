@@ -19,6 +19,7 @@ class Term:
     total: Tensor
     count: Tensor
     weight: float = 1.0
+    per: str = "rows"
 
 
 def squared_error(model: nn.Module, batch: SimpleNamespace) -> SimpleNamespace:

@@ -9,6 +9,22 @@ OBJECTIVES = Registry(
     {
         "causal": "genwright.objectives.language:Causal",
         "instruction": "genwright.objectives.language:Instruction",
+        "masked": "genwright.objectives.language:Masked",
+        "span-corruption": "genwright.objectives.language:SpanCorruption",
+    },
+)
+
+LAYOUTS = Registry(
+    "layout",
+    {
+        "text": "genwright.data.layouts:Text",
+        "answers": "genwright.data.layouts:Answers",
+        "masked": "genwright.data.layouts:MaskedText",
+        "spans": "genwright.data.layouts:Spans",
+        "pairs": "genwright.data.layouts:Pairs",
+        "classes": "genwright.data.layouts:Classes",
+        "texts": "genwright.data.layouts:Texts",
+        "prompts": "genwright.data.layouts:Prompts",
     },
 )
 

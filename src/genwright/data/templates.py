@@ -9,7 +9,7 @@ end-of-turn token is learned even where padding has the same id.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from genwright.base.errors import DataError
@@ -39,6 +39,19 @@ class Encoded:
     truncated: int
     """Tokens cut from the end."""
     row_key: str
+    branches: tuple[int, ...] = ()
+    """Lengths, where the row branches: a shared beginning, then each branch. Empty: one document."""
+    labels: tuple[int, ...] = ()
+    """Where classes are learned: the row's class, or each token's (-100: none)."""
+    source_ids: list[int] = field(default_factory=list)
+    """What an encoder-decoder's encoder reads; `input_ids` are then the target."""
+    values: dict[str, float] = field(default_factory=dict)
+    """What the row carries beside its tokens: an advantage, a mark such as forget = 1."""
+
+    @property
+    def num_tokens(self) -> int:
+        """What the row takes of a microbatch."""
+        return len(self.input_ids) + len(self.source_ids)
 
 
 def encode(row: Row, tokenizer: Any, *, max_tokens: int) -> Encoded:

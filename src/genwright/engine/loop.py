@@ -89,8 +89,8 @@ def mean_loss(built: Built, encoded: Sequence[Encoded], *, capacity: int, pad_id
     losses = [built.objective(built.model, batch).terms for batch in batches]
     built.model.train()
     shares = [
-        term.weight * term.total / batch.counts[name]
+        term.weight * term.total / batch.counts[term.per]
         for batch, terms in zip(batches, losses)
-        for name, term in terms.items()
+        for term in terms.values()
     ]
     return float(torch.stack(shares).sum())

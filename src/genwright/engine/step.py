@@ -31,7 +31,7 @@ def train_step(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, objective: Callable[[Any, Any], Any], microbatches: Iterable[Any],
     *, max_norm: float, global_norm: Callable[[Sequence[Tensor]], Tensor],
 ) -> StepReport:  # fmt: skip
-    """One optimiser step: loss = sum over terms of weight * (sum over all microbatches of total) / counts[name].
+    """One optimiser step: loss = sum over terms of weight * (sum over all microbatches of total) / counts[per].
 
     `counts` is the whole step's, over all ranks, and stands on every microbatch: each divides before its backward, so
     microbatches of unequal length equal one batch. Gradients are scaled to `max_norm` (0: left alone); a step whose
@@ -41,7 +41,7 @@ def train_step(
     means: dict[str, Tensor] = {}
     for batch in microbatches:
         terms = objective(model, batch).terms
-        shares = {name: term.weight * term.total / batch.counts[name] for name, term in terms.items()}
+        shares = {name: term.weight * term.total / batch.counts[term.per] for name, term in terms.items()}
         torch.stack(list(shares.values())).sum().backward()
         means = {name: share.detach() + means.get(name, 0.0) for name, share in shares.items()}
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

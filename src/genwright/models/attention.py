@@ -119,7 +119,8 @@ def paths_of(document: Document, start: int = 0, seen: Path = ()) -> list[Path]:
     if isinstance(document, int):
         return [(*seen, (start, document))]
     shared, *branches = document
-    seen, start, paths = (*seen, (start, tokens_of(shared))), start + tokens_of(shared), []
+    seen = (*seen, (start, tokens_of(shared))) if tokens_of(shared) else seen
+    start, paths = start + tokens_of(shared), []
     for branch in branches:
         paths += paths_of(branch, start, seen)
         start += tokens_of(branch)
