@@ -1,0 +1,127 @@
+"""A frozen base in 8 or 4 bits: torchao's rounding, the right input gradient, and really 1 or half a byte a weight."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from genwright.base.errors import MissingExtra, RecipeError
+from genwright.precision.quantize import QuantizedLinear, packed, quantize_base_, quantized, unpacked
+
+
+@pytest.fixture
+def layer() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(128, 24)
+
+
+def nbytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
+
+
+def test_int8_is_torchaos_int8_weight_only(layer: nn.Linear) -> None:
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    expected = nn.Sequential(nn.Linear(128, 24))
+    expected.load_state_dict({"0.weight": layer.weight.detach(), "0.bias": layer.bias.detach()})
+    quantize_(expected, Int8WeightOnlyConfig(version=2))
+    torch.testing.assert_close(quantized(layer, "int8").weight, expected[0].weight.dequantize(), atol=1e-7, rtol=0)
+
+
+def test_int4_is_torchaos_int4_in_groups_of_64(layer: nn.Linear) -> None:
+    from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
+
+    layer = layer.bfloat16()
+    mine = quantized(layer, "int4")
+    theirs = nn.Sequential(layer)
+    quantize_(theirs, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(64)))
+    assert torch.equal(mine.weight, theirs[0].weight.dequantize())
+
+
+@pytest.mark.parametrize(("base", "steps"), [("int8", 127.5), ("int4", 7.5)])
+def test_no_weight_is_further_off_than_half_a_step(layer: nn.Linear, base: str, steps: float) -> None:
+    """Closed form: a step is the group's largest absolute weight / 127.5 (7.5), so half of it bounds the error; bf16 scales add 1/256."""
+    mine = quantized(layer, base)
+    groups = layer.weight.detach().view(24, mine.scale.shape[1], -1)
+    step = groups.abs().amax(-1, keepdim=True) / steps
+    error = (mine.weight.view_as(groups) - groups).abs()
+    assert (error <= step / 2 * 1.01 + groups.abs() / 256 * (base == "int4")).all()
+    assert error.max() > 0.3 * step.min()
+
+
+@pytest.mark.parametrize(("base", "each"), [("int8", 1 + 4 / 128), ("int4", 0.5 + 2 / 64)])
+def test_the_bytes_of_a_weight(layer: nn.Linear, base: str, each: float) -> None:
+    assert nbytes(quantized(layer, base)) == each * 128 * 24 + layer.bias.nbytes
+
+
+@pytest.mark.parametrize("base", ["int8", "int4"])
+def test_forward_and_input_gradient_are_those_of_the_dense_weights(layer: nn.Linear, base: str) -> None:
+    mine = quantized(layer, base)
+    dense = nn.Linear(128, 24)
+    dense.load_state_dict({"weight": mine.weight, "bias": layer.bias.detach()})
+    x, upstream = torch.randn(3, 5, 128), torch.randn(3, 5, 24)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y = mine(ours)
+    torch.testing.assert_close(y, dense(theirs))
+    (y * upstream).sum().backward()
+    (dense(theirs) * upstream).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in mine.parameters())
+
+
+def test_nothing_dense_is_kept_between_forward_and_backward(layer: nn.Linear) -> None:
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        quantized(layer, "int4")(torch.randn(2, 128, requires_grad=True))
+    assert not kept
+
+
+def test_packing_is_exact_for_every_pair() -> None:
+    codes = torch.tensor([[low, high] for low in range(-8, 8) for high in range(-8, 8)], dtype=torch.int8)
+    assert packed(codes).shape == (256, 1) and packed(codes).dtype == torch.uint8
+    assert len(set(packed(codes).flatten().tolist())) == 256
+    assert torch.equal(unpacked(packed(codes)), codes)
+
+
+def test_smaller_groups_where_64_does_not_divide() -> None:
+    assert quantized(nn.Linear(48, 4), "int4").scale.shape == (4, 3)
+
+
+def test_layers_that_are_kept_stay() -> None:
+    model = nn.ModuleDict({"body": nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)), "head": nn.Linear(8, 3)})
+    head = model["head"]
+    quantize_base_(model, "int8", keep={"head"})
+    assert isinstance(model["body"][0], QuantizedLinear) and model["head"] is head
+
+
+def test_integers_survive_a_change_of_type(layer: nn.Linear) -> None:
+    mine = quantized(layer, "int8").to(torch.bfloat16)
+    assert mine.codes.dtype == torch.int8 and mine(torch.zeros(1, 128, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_the_base_of_a_trillion_weights_costs_nothing_to_plan() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        layer = quantized(nn.Linear(2**20, 2**20), "int4")
+        assert layer(torch.empty(2, 2**20)).shape == (2, 2**20)
+        assert layer.codes.nbytes == 2**39
+
+
+def test_an_unknown_kind() -> None:
+    with pytest.raises(RecipeError, match="cannot be kept in 'int2'"):
+        quantize_base_(nn.Linear(4, 4), "int2")
+
+
+def test_an_odd_number_of_inputs() -> None:
+    with pytest.raises(RecipeError, match=r"an even number of inputs\n  found:  7"):
+        quantized(nn.Linear(7, 4), "int4")
+
+
+def test_without_torchao_the_install_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization.quant_primitives", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'genwright\[quant\]'"):
+        quantized(nn.Linear(8, 4), "int8")
