@@ -52,7 +52,8 @@ def log1mexp(x: Tensor) -> Tensor:
     near = x > -math.log(2)
     # Each form sees only arguments of its own half: where() would turn the other's infinite slope into NaN.
     half = torch.full_like(x, -math.log(2))
-    return torch.where(near, torch.log(-torch.expm1(torch.where(near, x, half))), torch.log1p(-torch.exp(torch.where(near, half, x))))  # fmt: skip
+    close, far = torch.where(near, x, half), torch.where(near, half, x)
+    return torch.where(near, torch.log(-torch.expm1(close)), torch.log1p(-torch.exp(far)))
 
 
 def odds_losses(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
@@ -210,7 +211,7 @@ class Reward:
 
     def __call__(self, model: Any, batch: Any) -> Loss:
         """The loss of one microbatch, per pair."""
-        score_D = scores_at(model, model_inputs(batch), batch.columns["last_D"]).float()
+        score_D = scores_at(model, model_inputs(batch), batch.columns["last_D"]).squeeze(-1)
         chosen_P, rejected_P = score_D[0::2], score_D[1::2]
         terms = {"preference": _per_pair(reward_losses(chosen_P, rejected_P))}
         if self.centering:
