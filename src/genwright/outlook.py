@@ -15,6 +15,7 @@ from genwright.base.errors import ModelError
 from genwright.base.events import Events
 from genwright.catalogue.models import config_dict, models
 from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
+from genwright.data.layouts import plain_feed
 from genwright.data.look import look
 from genwright.data.sources import read_rows
 from genwright.data.templates import Encoded
@@ -98,7 +99,7 @@ def estimate_model(
     asking = Asking([max(2, seq_len // 2)], [max(2, seq_len // 2)], max(2, seq_len // 2))
     card = models().get(name)
     weights = (card.parameters if card and card.parameters else 0) * 4
-    estimate = plan_training(recipe, config, rows, asking, machine, pad_id=0, weights_bytes=weights)
+    estimate = plan_training(recipe, config, plain_feed(rows), asking, machine, weights_bytes=weights)
     return {"model": name, "device": "this machine", "recipe": recipe.to_json(), "planned": estimate.to_json()}
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from genwright.adapters.lora import LoRA
+from genwright.data.layouts import Feed, plain_feed
 from genwright.data.templates import Encoded
 from genwright.engine.build import Built, build
 from genwright.engine.recipe import Recipe
@@ -42,8 +43,8 @@ def rows(number: int) -> list[Encoded]:
 
 
 @pytest.fixture
-def encoded() -> list[Encoded]:
-    return rows(13)
+def feed() -> Feed:
+    return plain_feed(rows(13))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from genwright.adapters.base import trainable
 from genwright.adapters.full import Full, Head, LastLayers
 from genwright.adapters.lora import LoRA
 from genwright.base.errors import Corrupt, DiskFull
+from genwright.data.layouts import Feed
 from genwright.engine import checkpoint
 from genwright.engine.loop import train
 
@@ -39,8 +40,8 @@ def state(built: Any) -> list[torch.Tensor]:
     ]
 
 
-def interrupted(built: Any, recipe: Any, encoded: Any, at: int, root: Path) -> None:
-    for done in train(built, recipe, encoded, pad_id=0):
+def interrupted(built: Any, recipe: Any, feed: Any, at: int, root: Path) -> None:
+    for done in train(built, recipe, feed):
         if done.step == at:
             checkpoint.save(root, built, step=at, recipe=recipe.identity(), state={})
             return
@@ -50,18 +51,18 @@ def interrupted(built: Any, recipe: Any, encoded: Any, at: int, root: Path) -> N
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    adapter: str, packing: bool, precision: str, recipe: Callable, built: Callable, encoded: list, tmp_path: Path
+    adapter: str, packing: bool, precision: str, recipe: Callable, built: Callable, feed: Feed, tmp_path: Path
 ) -> None:
     """13 rows in fours: step 5 is in the middle of the second epoch."""
     one = recipe(adapter=ADAPTERS[adapter], packing=packing, precision=precision)
     whole = built(one)
-    losses = [done.loss for done in train(whole, one, encoded, pad_id=0)]
-    interrupted(built(one), one, encoded, 5, tmp_path)
+    losses = [done.loss for done in train(whole, one, feed)]
+    interrupted(built(one), one, feed, 5, tmp_path)
     resumed = built(one)
     found = checkpoint.latest(tmp_path, recipe=one.identity(), say=print)
     assert found is not None and found.step == 5
     checkpoint.restore_(resumed, found)
-    rest = [done.loss for done in train(resumed, one, encoded, pad_id=0, start=found.step)]
+    rest = [done.loss for done in train(resumed, one, feed, start=found.step)]
     assert rest == losses[5:]
     expected = weights(whole)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(resumed).items())
@@ -69,10 +70,10 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert any(not torch.equal(tensor, fresh) for tensor, fresh in zip(expected.values(), weights(built(one)).values()))
 
 
-def test_packed_and_padded_are_one_step(recipe: Callable, built: Callable, encoded: list) -> None:
+def test_packed_and_padded_are_one_step(recipe: Callable, built: Callable, feed: Feed) -> None:
     """The rows decide a step, not how they are laid out; nor how many microbatches there are."""
     losses = [
-        [done.loss for done in train(built(one), one, encoded, pad_id=0)]
+        [done.loss for done in train(built(one), one, feed)]
         for one in (recipe(), recipe(packing=False), recipe(pack_tokens=1000), recipe(pack_tokens=1))
     ]
     for other in losses[1:]:
@@ -80,24 +81,24 @@ def test_packed_and_padded_are_one_step(recipe: Callable, built: Callable, encod
     assert losses[0][-1] < losses[0][0]
 
 
-def three_saved(recipe: Any, built: Callable, encoded: list, root: Path) -> None:
+def three_saved(recipe: Any, built: Callable, feed: Feed, root: Path) -> None:
     ready = built(recipe)
-    for done in train(ready, recipe, encoded, pad_id=0):
+    for done in train(ready, recipe, feed):
         if done.step in (2, 4, 6):
             checkpoint.save(root, ready, step=done.step, recipe=recipe.identity(), state={"history": [done.step]})
 
 
-def test_the_newest_two_are_kept(recipe: Callable, built: Callable, encoded: list, tmp_path: Path) -> None:
-    three_saved(recipe(), built, encoded, tmp_path)
+def test_the_newest_two_are_kept(recipe: Callable, built: Callable, feed: Feed, tmp_path: Path) -> None:
+    three_saved(recipe(), built, feed, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000004", "step-000006"]
 
 
 @pytest.mark.parametrize("name", [*checkpoint.FILES, "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_is_used(
-    name: str, damage: str, recipe: Callable, built: Callable, encoded: list, tmp_path: Path
+    name: str, damage: str, recipe: Callable, built: Callable, feed: Feed, tmp_path: Path
 ) -> None:
-    three_saved(recipe(), built, encoded, tmp_path)
+    three_saved(recipe(), built, feed, tmp_path)
     file = tmp_path / "step-000006" / name
     data = bytearray(file.read_bytes())
     if damage == "flip":
@@ -112,38 +113,38 @@ def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_is_used(
     assert (tmp_path / "damaged-step-000006").exists()
 
 
-def test_corrupt_names_the_file(recipe: Callable, built: Callable, encoded: list, tmp_path: Path) -> None:
-    three_saved(recipe(), built, encoded, tmp_path)
+def test_corrupt_names_the_file(recipe: Callable, built: Callable, feed: Feed, tmp_path: Path) -> None:
+    three_saved(recipe(), built, feed, tmp_path)
     (tmp_path / "step-000006" / "optimizer.safetensors").write_bytes(b"no")
     with pytest.raises(Corrupt, match=r"step-000006: optimizer.safetensors is not what was written"):
         checkpoint._checked_state(tmp_path / "step-000006")
 
 
 def test_another_recipes_checkpoint_is_not_resumed(
-    recipe: Callable, built: Callable, encoded: list, tmp_path: Path
+    recipe: Callable, built: Callable, feed: Feed, tmp_path: Path
 ) -> None:
-    three_saved(recipe(), built, encoded, tmp_path)
+    three_saved(recipe(), built, feed, tmp_path)
     assert checkpoint.latest(tmp_path, recipe=recipe(learning_rate=2e-2).identity(), say=print) is None
 
 
 def test_what_the_consumer_remembers_comes_back(
-    recipe: Callable, built: Callable, encoded: list, tmp_path: Path
+    recipe: Callable, built: Callable, feed: Feed, tmp_path: Path
 ) -> None:
-    three_saved(recipe(), built, encoded, tmp_path)
+    three_saved(recipe(), built, feed, tmp_path)
     found = checkpoint.latest(tmp_path, recipe=recipe().identity(), say=print)
     assert found is not None and found.state["history"] == [6]
     assert json.loads((found.folder / "state.json").read_text())["step"] == 6
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(
-    recipe: Callable, built: Callable, encoded: list, tmp_path: Path
+    recipe: Callable, built: Callable, feed: Feed, tmp_path: Path
 ) -> None:
     """RLIMIT_FSIZE makes the system refuse a file beyond 4 KiB, as a full disk would."""
     import signal
 
     one = recipe()
     ready = built(one)
-    interrupted(ready, one, encoded, 2, tmp_path)
+    interrupted(ready, one, feed, 2, tmp_path)
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:

@@ -97,7 +97,7 @@ def test_the_model_is_asked_for_logits_at_learned_positions_only() -> None:
     assert asked == [(1, 32, 32)]  # 13 learned tokens, rounded up; not 28 tokens
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ["causal", "instruction"])
 def test_every_objective_says_what_rows_it_takes_and_has_a_right_gradient(name: str) -> None:
     """The gradient along a random direction equals the finite difference, in double precision."""
     objective = OBJECTIVES[name]()

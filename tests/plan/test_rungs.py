@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from genwright.adapters.full import Full, Head, LastLayers
 from genwright.adapters.lora import LoRA
+from genwright.data.layouts import plain_feed
 from genwright.data.templates import Encoded
 from genwright.engine.build import build
 from genwright.engine.loop import microbatches_of_step
@@ -25,6 +26,7 @@ from genwright.plan.tracker import Tracker
 CONFIG = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
                      num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True)  # fmt: skip
 ROWS = [Encoded([1] * length, [place > 3 for place in range(length)], 0, str(length)) for length in range(5, 30)]
+FEED = plain_feed(ROWS)
 ASKING = Asking([10, 20, 12], [5, 6, 7], 16)
 
 
@@ -48,12 +50,12 @@ def load(dtype: torch.dtype, attention: str) -> torch.nn.Module:
 def test_planned_live_bytes_are_those_of_the_real_step(adapter: object, precision: str) -> None:
     """The same tracker on real tensors: same peak to a few scalars, same FLOPs, for every adapter and precision."""
     one = recipe(adapter, precision=precision)
-    step = steps_to_trace(one, ROWS)[0]
+    step = steps_to_trace(one, FEED)[0]
     fake = build_fake(one, CONFIG)
-    planned = trace_step(fake, lambda: microbatches_of_step(one, ROWS, step, 0)[1], one)
+    planned = trace_step(fake, lambda: microbatches_of_step(one, FEED, step)[1], one)
     built = build(one, load)
     tracker = Tracker(vocabulary=64)
-    run = lambda: train_step(built.model, built.optimizer, built.objective, microbatches_of_step(one, ROWS, step, 0)[1],
+    run = lambda: train_step(built.model, built.optimizer, built.objective, microbatches_of_step(one, FEED, step)[1],
                              max_norm=one.max_norm, global_norm=global_norm)  # fmt: skip
     run()
     built.optimizer.zero_grad(set_to_none=True)
@@ -68,7 +70,7 @@ def test_planned_live_bytes_are_those_of_the_real_step(adapter: object, precisio
 def test_weights_and_optimizer_are_named_right() -> None:
     """Full, fp32: AdamW holds two moments and a counter for each of the weights."""
     fake = build_fake(recipe(Full()), CONFIG)
-    peak = trace_step(fake, lambda: microbatches_of_step(recipe(Full()), ROWS, 0, 0)[1], recipe(Full())).peak
+    peak = trace_step(fake, lambda: microbatches_of_step(recipe(Full()), FEED, 0)[1], recipe(Full())).peak
     weights = sum(parameter.numel() for parameter in fake.built.model.parameters()) * 4
     tensors = len(list(fake.built.model.parameters()))
     assert peak.parts["optimizer"] == 2 * weights + 4 * tensors
@@ -77,8 +79,8 @@ def test_weights_and_optimizer_are_named_right() -> None:
 
 def test_the_longest_step_has_the_longest_microbatch() -> None:
     one = recipe()
-    longest, _ = steps_to_trace(one, ROWS)
-    size = lambda step: max(batch.input_ids_BT.numel() for batch in microbatches_of_step(one, ROWS, step, 0)[1])
+    longest, _ = steps_to_trace(one, FEED)
+    size = lambda step: max(batch.input_ids_BT.numel() for batch in microbatches_of_step(one, FEED, step)[1])
     assert size(longest) == max(size(step) for step in range(one.steps))
 
 
@@ -93,7 +95,7 @@ def test_a_cache_grows_with_rows_and_length_as_the_closed_form_says() -> None:
 
 def test_a_training_plan_has_every_quantity_and_a_range_around_it(tmp_path: Path) -> None:
     estimate = plan_training(
-        recipe(), CONFIG, ROWS, ASKING, Machine(tmp_path, 50.0, 2.0), pad_id=0, weights_bytes=10**6
+        recipe(), CONFIG, FEED, ASKING, Machine(tmp_path, 50.0, 2.0), weights_bytes=10**6
     )
     assert set(estimate.quantities) == set(QUANTITIES) and not estimate.unknown
     for name, quantity in estimate.quantities.items():

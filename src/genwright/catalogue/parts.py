@@ -11,6 +11,9 @@ OBJECTIVES = Registry(
         "instruction": "genwright.objectives.language:Instruction",
         "masked": "genwright.objectives.language:Masked",
         "span-corruption": "genwright.objectives.language:SpanCorruption",
+        "classification": "genwright.objectives.classify:Classification",
+        "token-classification": "genwright.objectives.classify:TokenClassification",
+        "contrastive": "genwright.objectives.contrast:Contrastive",
     },
 )
 
@@ -23,6 +26,7 @@ LAYOUTS = Registry(
         "spans": "genwright.data.layouts:Spans",
         "pairs": "genwright.data.layouts:Pairs",
         "classes": "genwright.data.layouts:Classes",
+        "tags": "genwright.data.layouts:Tags",
         "texts": "genwright.data.layouts:Texts",
         "prompts": "genwright.data.layouts:Prompts",
     },
@@ -35,6 +39,13 @@ ADAPTERS = Registry(
         "last-layers": "genwright.adapters.full:LastLayers",
         "head": "genwright.adapters.full:Head",
         "lora": "genwright.adapters.lora:LoRA",
+        "rslora": "genwright.adapters.lora:RsLoRA",
+        "dora": "genwright.adapters.lora:DoRA",
+        "multilora": "genwright.adapters.multilora:MultiLoRA",
+        "ia3": "genwright.adapters.ia3:IA3",
+        "prompt-tuning": "genwright.adapters.soft:PromptTuning",
+        "p-tuning": "genwright.adapters.soft:PTuning",
+        "prefix-tuning": "genwright.adapters.soft:PrefixTuning",
     },
 )
 

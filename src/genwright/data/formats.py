@@ -6,6 +6,7 @@
     conversations       {"conversations": [{"from": "human", "value": ...}, {"from": "gpt", ...}]}    (ShareGPT)
     text                {"text": ...}
     text/label          {"text": ..., "label": ...}
+    tokens/tags         {"tokens": ["Rome", "is", "old"], "tags": ["B-LOC", "O", "O"]}
     chosen/rejected     {"prompt": ..., "chosen": ..., "rejected": ...}       texts or lists of messages
 
 Any format may have `system` (a text put before the conversation) and `group` (rows of a group stay in one split).
@@ -42,6 +43,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "conversations": ("conversations",),
     "text": ("text",),
     "text/label": ("text", "label"),
+    "tokens/tags": ("tokens", "tags"),
     "chosen/rejected": ("chosen", "rejected"),
 }
 """Format name -> the keys by which it is recognised."""
@@ -55,10 +57,13 @@ class Row:
     """One example. Which fields are filled depends on `kind`."""
 
     kind: str
-    """A "chat" has messages, "text" text, "labelled" text and label, "preference" messages, chosen and rejected."""
+    """A "chat" has messages, "text" text, "labelled" text and label, "tagged" words and tags, "preference" messages, chosen
+    and rejected."""
     messages: Messages = ()
     text: str = ""
     label: str = ""
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     chosen: Messages = ()
     rejected: Messages = ()
     group: str = ""
@@ -74,6 +79,8 @@ class Row:
     @property
     def conversation(self) -> Messages:
         """The row as a conversation that ends with its answer; of a preference, the chosen answer."""
+        if self.kind == "tagged":
+            return ({"role": "user", "content": " ".join(self.words)}, {"role": "assistant", "content": " ".join(self.tags)})
         if self.kind == "labelled":
             return ({"role": "user", "content": self.text}, {"role": "assistant", "content": self.label})
         return self.messages + self.chosen
@@ -255,6 +262,18 @@ def _of_label(value: Mapping[str, Any], place: str) -> Row:
     return Row("labelled", text=_text(value["text"], "text", place), label=_text(str(label), "label", place))
 
 
+def _of_tags(value: Mapping[str, Any], place: str) -> Row:
+    for key in ("tokens", "tags"):
+        if not isinstance(value[key], list) or not all(isinstance(word, str) for word in value[key]):
+            raise DataError(f"{place}: '{key}' is not a list of texts.", wanted='["Rome", "is", "old"]', found=_short(value[key]))
+    if len(value["tokens"]) != len(value["tags"]) or not value["tokens"]:
+        raise DataError(
+            f"{place}: there is not one tag for each token.", wanted=f"{len(value['tokens'])} tags", found=f"{len(value['tags'])}",
+            do="complete the row or remove it",
+        )  # fmt: skip
+    return Row("tagged", words=tuple(value["tokens"]), tags=tuple(value["tags"]))
+
+
 def _of_preference(value: Mapping[str, Any], place: str) -> Row:
     prompt = _turn(value["prompt"], "user", "prompt", place) if value.get("prompt") else ()
     chosen, rejected = (_turn(value[key], "assistant", key, place) for key in ("chosen", "rejected"))
@@ -284,5 +303,6 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str], Row]] = {
     "conversations": _of_conversations,
     "text": _of_text,
     "text/label": _of_label,
+    "tokens/tags": _of_tags,
     "chosen/rejected": _of_preference,
 }

@@ -81,6 +81,11 @@ def feed_of(rows: Sequence[Row], setting: Setting, pad_id: int) -> Feed:
     return Feed(layout.encode(rows), layout, pad_id, packs=setting.family != "encoder-decoder" and not pooled)
 
 
+def plain_feed(encoded: Sequence[Encoded], pad_id: int = 0) -> Feed:
+    """Rows that are tokens already, for next-token learning."""
+    return Feed(encoded, Plain(Setting(None, None, "decoder", 0)), pad_id)
+
+
 def layout_of(setting: Setting) -> Layout:
     """The objective's layout. Errors: RecipeError for a family it is not for."""
     made = LAYOUTS[setting.objective.layout]
@@ -385,6 +390,37 @@ class Classes:
         """One label a row."""
         place = len(row.input_ids) - 1 if self.setting.family == "decoder" else 0
         return Item(row.input_ids, len(row.input_ids), [place], list(row.labels), [0])
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Words with a tag each: the first token of a word is what its tag is read from."""
+
+    families: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+
+    setting: Setting
+
+    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+        """Errors: DataError for a tag that no training row has; RecipeError for a tokenizer that cannot tell words."""
+        tokenizer, known = self.setting.tokenizer, {label: number for number, label in enumerate(self.setting.labels)}
+        if not tokenizer.is_fast:
+            raise RecipeError("Words can be told only by a fast tokenizer.", do="choose a model with a tokenizer.json")
+        encoded = []
+        for row in rows:
+            unknown = sorted(set(row.tags) - set(known))
+            if unknown:
+                raise DataError(f"{row.place}: the tag '{unknown[0]}' is in no training row.", wanted=", ".join(known))
+            tokens = tokenizer(list(row.words), is_split_into_words=True, truncation=True, max_length=self.setting.max_tokens)
+            words = tokens.word_ids()
+            first = [word is not None and word != before for word, before in zip(words, [None, *words])]
+            labels = tuple(known[row.tags[word]] if new else IGNORED for word, new in zip(words, first))
+            encoded.append(Encoded(list(tokens["input_ids"]), first, 0, row.key, labels=labels))
+        return encoded
+
+    def item(self, row: Encoded, chance: np.random.Generator) -> Item:
+        """A label for each word."""
+        places = [place for place, label in enumerate(row.labels) if label != IGNORED]
+        return Item(row.input_ids, len(row.input_ids), places, [row.labels[place] for place in places], [0] * len(places))
 
 
 @dataclass(frozen=True)

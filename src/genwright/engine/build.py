@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genwright.adapters.base import trainable
+from genwright.adapters.base import train_, trainable
 from genwright.engine.optim import adamw
 from genwright.engine.recipe import Recipe
 from genwright.models.attention import NAME
@@ -29,14 +29,17 @@ class Built:
 
 
 def build(recipe: Recipe, load: Callable[[torch.dtype, str], Any]) -> Built:
-    """`load(dtype, attention)` gives the base model: real weights, or fake ones of the same shapes."""
+    """`load(dtype, attention)` gives the base model with the recipe's head: real weights, or fake ones of the same shapes."""
     policy = resolve(recipe.precision)
+    torch.manual_seed(recipe.seed)  # a head that the files do not have starts at random
     # Masters are float32, so where weights of the base are trained they are loaded so; frozen ones are rounded after.
     model = load(torch.float32 if recipe.adapter.trains_base else policy.compute, NAME)
     model.config.use_cache = False
     # Adapt before the optimizer exists: it must see the weights that are trained, and only those.
     torch.manual_seed(recipe.seed)
     model = recipe.adapter.wrap(model)
+    for name in ("value_head",) if recipe.objective.head == "value" else ():
+        train_(next(module for path, module in model.named_modules() if path.rpartition(".")[2] == name))
     cast_frozen_(model, policy.compute)
     model.train()
     parameters = trainable(model)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from genwright.base.errors import Diverged
-from genwright.data.collate import Batch, collate
+from genwright.base.errors import Diverged, RecipeError
+from genwright.data.collate import Batch
+from genwright.data.layouts import Feed
 from genwright.data.order import rows_of_step
-from genwright.data.templates import Encoded
 from genwright.engine.build import Built
 from genwright.engine.optim import rate_at, set_rate_
 from genwright.engine.recipe import Recipe
@@ -37,20 +37,21 @@ class TrainedStep:
     rows: tuple[int, ...]
 
 
-def microbatches_of_step(
-    recipe: Recipe, encoded: Sequence[Encoded], step: int, pad_id: int
-) -> tuple[tuple[int, ...], list[Batch]]:
+def microbatches_of_step(recipe: Recipe, feed: Feed, step: int) -> tuple[tuple[int, ...], list[Batch]]:
     """The rows of a step and their microbatches: a pure function of the seed and the step, so resuming is exact."""
-    rows = rows_of_step(step, num_rows=len(encoded), rows_per_step=recipe.batch_size, seed=recipe.seed)
-    batches = collate(
-        [encoded[row] for row in rows], packing=recipe.packing, capacity=recipe.pack_tokens, pad_id=pad_id
-    )
+    rows = rows_of_step(step, num_rows=len(feed), rows_per_step=recipe.batch_size, seed=recipe.seed)
+    batches = feed.batches(rows, seed=recipe.seed, step=step, packing=recipe.packing, capacity=recipe.pack_tokens)
+    if recipe.objective.couples_rows and len(batches) > 1:
+        raise RecipeError(
+            f"{type(recipe.objective).__name__} compares the rows of a step with each other, so they must be one microbatch.",
+            wanted="adapt.pack_tokens large enough for a whole step",
+            found=f"{len(batches)} microbatches of {recipe.pack_tokens} tokens in step {step + 1}",
+            do=f"raise adapt.pack_tokens to {sum(batch.tokens for batch in batches)}, or lower adapt.batch_size",
+        )
     return tuple(rows), batches
 
 
-def train(
-    built: Built, recipe: Recipe, encoded: Sequence[Encoded], *, pad_id: int, start: int = 0
-) -> Iterator[TrainedStep]:
+def train(built: Built, recipe: Recipe, feed: Feed, *, start: int = 0) -> Iterator[TrainedStep]:
     """Train from step `start` to the end, yielding after each step; one sync with the host a step.
 
     Errors: Diverged after MOST_SKIPPED_IN_A_ROW non-finite steps, naming the rows of the last one.
@@ -58,7 +59,7 @@ def train(
     skipped_in_a_row = 0
     for step in range(start, recipe.steps):
         began = time.perf_counter()
-        rows, batches = microbatches_of_step(recipe, encoded, step, pad_id)
+        rows, batches = microbatches_of_step(recipe, feed, step)
         rate = rate_at(
             step, steps=recipe.steps, top=recipe.learning_rate, schedule=recipe.schedule, warmup_fraction=recipe.warmup_fraction
         )  # fmt: skip
@@ -82,12 +83,22 @@ def train(
 
 
 @torch.no_grad()
-def mean_loss(built: Built, encoded: Sequence[Encoded], *, capacity: int, pad_id: int, packing: bool = True) -> float:
-    """The objective over all given rows, in nats per learned thing, without training anything."""
+def mean_loss(built: Built, recipe: Recipe, feed: Feed) -> float:
+    """The objective over all given rows, without training anything; chance is that of step 0."""
     built.model.eval()
-    batches = collate(list(encoded), packing=packing, capacity=capacity, pad_id=pad_id)
-    losses = [built.objective(built.model, batch).terms for batch in batches]
+    numbers = range(len(feed))
+    if recipe.objective.couples_rows:
+        steps = [numbers[start : start + recipe.batch_size] for start in range(0, len(feed), recipe.batch_size)]
+    else:
+        steps = [numbers]
+    losses = [_mean_of(built, recipe, feed, rows) for rows in steps]
     built.model.train()
+    return sum(loss * len(rows) for loss, rows in zip(losses, steps)) / len(feed)
+
+
+def _mean_of(built: Built, recipe: Recipe, feed: Feed, rows: Sequence[int]) -> float:
+    batches = feed.batches(rows, seed=recipe.seed, step=0, packing=recipe.packing, capacity=recipe.pack_tokens)
+    losses = [built.objective(built.model, batch).terms for batch in batches]
     shares = [
         term.weight * term.total / batch.counts[term.per]
         for batch, terms in zip(batches, losses)

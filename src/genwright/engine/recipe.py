@@ -11,6 +11,7 @@ from genwright.adapters.base import Adapter
 from genwright.base.files import sha256_of_json
 from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
 from genwright.catalogue.tasks import task
+from genwright.models.families import Head
 from genwright.objectives.loss import Objective
 from genwright.precision.policy import resolve
 
@@ -43,6 +44,13 @@ class Recipe:
     """Gradients are scaled down to this norm; 0 leaves them."""
     seed: int = 0
     """Of the adapter's start, the order of rows and dropout."""
+    labels: tuple[str, ...] = ()
+    """The classes of the data, where the objective's head has classes."""
+
+    @property
+    def head(self) -> Head:
+        """What stands on the model's body."""
+        return Head(self.objective.head, self.labels)
 
     def to_json(self) -> dict[str, Any]:
         """Names and constants, for records and for the hash."""
@@ -59,15 +67,15 @@ def describe(part: Any) -> dict[str, Any]:
     return {"name": type(part).__name__, **dataclasses.asdict(part)}
 
 
-def recipe_for(spec: Any, method: str, num_rows: int) -> Recipe:
+def recipe_for(spec: Any, method: str, num_rows: int, *, family: str = "decoder", labels: tuple[str, ...] = ()) -> Recipe:
     """The recipe of a project's method: every "auto" and 0 of the file becomes a value here, and is recorded.
 
     Errors: RecipeError where objective, precision or data do not go together.
     """
-    adapt = spec.adapt
+    adapt, objective = spec.adapt, objective_name(spec, family)
     adapter = ADAPTERS[method](**spec.methods.get(method, {}))
     return Recipe(
-        objective=OBJECTIVES[adapt.objective or task(spec.scope.task).objective](),
+        objective=OBJECTIVES[objective](**spec.methods.get(objective, {})),
         adapter=adapter,
         precision=resolve(adapt.precision).name,
         steps=adapt.steps or max(1, math.ceil(adapt.epochs * num_rows / adapt.batch_size)),
@@ -80,4 +88,11 @@ def recipe_for(spec: Any, method: str, num_rows: int) -> Recipe:
         weight_decay=adapt.weight_decay,
         max_norm=adapt.max_norm,
         seed=spec.project.seed,
+        labels=labels,
     )
+
+
+def objective_name(spec: Any, family: str) -> str:
+    """What a project minimises: as it says, else what its task is trained with on this family of models."""
+    wanted = task(spec.scope.task)
+    return str(spec.adapt.objective or wanted.objectives.get(family, wanted.objective))

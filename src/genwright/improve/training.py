@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from genwright.base.errors import Interrupted
 from genwright.base.events import Events
 from genwright.base.files import files_below
-from genwright.data.templates import Encoded
+from genwright.data.layouts import Feed
 from genwright.engine import checkpoint
 from genwright.engine.build import Built, build
 from genwright.engine.loop import TrainedStep, mean_loss, train
@@ -34,9 +34,8 @@ class Job:
     rung: str
     recipe: Recipe
     model: Path
-    train: Sequence[Encoded]
-    validation: Sequence[Encoded]
-    pad_id: int
+    train: Feed
+    validation: Feed
     work: Path
     """Survives a kill: checkpoints and the best weights."""
     events: Events
@@ -101,7 +100,7 @@ class Saver:
 def train_to_end(job: Job, out: Path) -> dict[str, Any]:
     """Train, write what was trained to `out`, and return what was measured. Errors: Interrupted (saved first), Diverged."""
     with measuring() as loading:
-        built = build(job.recipe, lambda dtype, attention: load_model(job.model, dtype=dtype, attention=attention))
+        built = build(job.recipe, lambda dtype, attention: load_model(job.model, dtype=dtype, attention=attention, head=job.recipe.head))
     say = lambda text: job.events.write("note", stage="adapt", text=text)
     found = checkpoint.latest(job.work / "checkpoints", recipe=job.recipe.identity(), say=say)
     progress, start = Progress(), 0
@@ -144,7 +143,7 @@ def train_to_end(job: Job, out: Path) -> dict[str, Any]:
 def _steps(job: Job, built: Built, progress: Progress, start: int) -> list[float]:
     """Run the loop from `start`, telling of every step; returns the seconds of each save."""
     saver = Saver(job.checkpoint_every)
-    for done in train(built, job.recipe, job.train, pad_id=job.pad_id, start=start):
+    for done in train(built, job.recipe, job.train, start=start):
         progress.add(done)
         job.events.write("step", stage="adapt", rung=job.rung, total=job.recipe.steps, **_told(done))
         if job.validate_every and done.step % job.validate_every == 0:
@@ -170,9 +169,7 @@ def _told(done: TrainedStep) -> dict[str, Any]:
 
 
 def _validate(job: Job, built: Built, progress: Progress, step: int) -> None:
-    loss = mean_loss(
-        built, job.validation, capacity=job.recipe.pack_tokens, pad_id=job.pad_id, packing=job.recipe.packing
-    )
+    loss = mean_loss(built, job.recipe, job.validation)
     best = progress.best()
     progress.history.append((step, loss))
     job.events.write("validation", stage="adapt", rung=job.rung, step=step, loss=loss)

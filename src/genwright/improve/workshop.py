@@ -20,16 +20,18 @@ from typing import Any
 from genwright.base.errors import DataError, DoesNotFit, RecipeError
 from genwright.base.files import files_below, free_bytes, write_atomic
 from genwright.base.units import Bytes
-from genwright.catalogue.parts import ADAPTERS, METRICS, RUNGS
+from genwright.catalogue.parts import ADAPTERS, METRICS, OBJECTIVES, RUNGS
 from genwright.catalogue.tasks import task
 from genwright.data.files import load_rows
 from genwright.data.formats import Row
-from genwright.data.templates import Encoded, encode_prompt, encode_rows
-from genwright.engine.recipe import Recipe, recipe_for
+from genwright.data.layouts import Feed, Setting, feed_of
+from genwright.data.templates import encode_prompt
+from genwright.engine.recipe import Recipe, objective_name, recipe_for
 from genwright.evaluate.statistics import bootstrap
 from genwright.improve.examples import NearestExamples, few_shot_messages
 from genwright.improve.solution import Answering, Solution, read_solution, write_solution
 from genwright.improve.training import Job, train_to_end
+from genwright.models.families import family_of
 from genwright.models.generate import Sampling
 from genwright.models.load import load_config, load_tokenizer
 from genwright.models.sources import cache_folder
@@ -134,24 +136,40 @@ class Workshop:
         return self.rows("validation")[:limit] if limit else self.rows("validation")
 
     @cached_property
-    def encoded(self) -> dict[str, list[Encoded]]:
-        """Training and validation rows as tokens."""
-        return {
-            name: encode_rows(self.rows(name), self.tokenizer, max_tokens=self.max_tokens) for name in ("train", "validation")
-        }  # fmt: skip
+    def feeds(self) -> dict[str, Feed]:
+        """Training and validation rows as the objective learns from them. Errors: RecipeError, DataError."""
+        return {name: feed_of(self.rows(name), self._setting, self.pad_id) for name in ("train", "validation")}
 
-    def recipe(self, method: str) -> Recipe:
-        """The method's recipe. Errors: RecipeError when the objective cannot learn from these rows."""
-        recipe = recipe_for(self.spec, method, len(self.rows("train")))
+    @cached_property
+    def _setting(self) -> Setting:
+        name = objective_name(self.spec, self.family)
+        objective = OBJECTIVES[name](**self.spec.methods.get(name, {}))
+        self._refuse_other_rows(name, objective)
+        return Setting(objective, self.tokenizer, self.family, self.max_tokens, self.labels(objective.head))
+
+    def _refuse_other_rows(self, name: str, objective: Any) -> None:
         kinds = {row.kind for row in self.rows("train")}
-        if not kinds <= set(recipe.objective.rows):
+        if not kinds <= set(objective.rows):
             raise RecipeError(
-                f"The objective '{type(recipe.objective).__name__.lower()}' does not learn from these rows.",
-                wanted=f"rows of kind {' or '.join(recipe.objective.rows)}",
+                f"The objective '{name}' does not learn from these rows.",
+                wanted=f"rows of kind {' or '.join(objective.rows)}",
                 found=", ".join(sorted(kinds)),
                 do="choose adapt.objective to suit the data (text: causal; prompts with answers: instruction)",
             )
-        return recipe
+
+    @property
+    def family(self) -> str:
+        """The model's."""
+        return family_of(self.config)
+
+    def labels(self, head: str) -> tuple[str, ...]:
+        """The classes that the training rows name, in order, where the head has classes."""
+        named = {"classes": lambda row: (row.label,), "tags": lambda row: row.tags}
+        return tuple(sorted({label for row in self.rows("train") for label in named[head](row)})) if head in named else ()
+
+    def recipe(self, method: str) -> Recipe:
+        """The method's recipe. Errors: RecipeError when the objective cannot learn from these rows."""
+        return recipe_for(self.spec, method, len(self.feeds["train"]), family=self.family, labels=self._setting.labels)
 
     def trains(self, rung: str) -> bool:
         """Whether a rung trains weights."""
@@ -173,8 +191,7 @@ class Workshop:
                 say=say,
             )
         return plan_training(
-            self.recipe(rung), self.config, self.encoded["train"], self._asking(rung), machine,
-            pad_id=self.pad_id, weights_bytes=weights, say=say,
+            self.recipe(rung), self.config, self.feeds["train"], self._asking(rung), machine, weights_bytes=weights, say=say,
         )  # fmt: skip
 
     @property
@@ -262,7 +279,7 @@ class Workshop:
     def _job(self, rung: str, folder: Path) -> Job:
         adapt = self.spec.adapt
         return Job(
-            rung, self.recipe(rung), self.model, self.encoded["train"], self.encoded["validation"], self.pad_id, folder / "training",
+            rung, self.recipe(rung), self.model, self.feeds["train"], self.feeds["validation"], folder / "training",
             self.events, self.stop, adapt.checkpoint_every, adapt.validate_every, adapt.patience,
         )  # fmt: skip
 

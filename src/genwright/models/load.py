@@ -12,21 +12,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import (
-    CONFIG_MAPPING,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-)
+from transformers import CONFIG_MAPPING, AutoTokenizer
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from genwright.base.errors import ModelError
 from genwright.models.check import check_folder, read_json, refuse_remote_code, without_attention_keys
-from genwright.models.families import family_of
-
-LOADERS = {"decoder": AutoModelForCausalLM, "encoder": AutoModelForMaskedLM, "encoder-decoder": AutoModelForSeq2SeqLM}
+from genwright.models.attention import NAME
+from genwright.models.families import FRESH, IGNORED_BY_HEADS, LANGUAGE, Head, family_of
 
 
 def load_config(folder: Path) -> Any:
@@ -54,23 +47,29 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def load_model(folder: Path, *, dtype: torch.dtype, attention: str = "sdpa") -> Any:
-    """The model in evaluation mode. Errors: ModelError for what `check_folder` refuses, and for missing weights."""
+def load_model(folder: Path, *, dtype: torch.dtype, attention: str = "sdpa", head: Head | None = None) -> Any:
+    """The model in evaluation mode, with this head (its language head, if none is named).
+
+    A head of classes that the files do not have starts at random: seed before. Errors: ModelError for what
+    `check_folder` refuses, and for missing weights.
+    """
     check_folder(Path(folder))
-    config = load_config(folder)
+    head = head or Head()
+    config = head.configured(load_config(folder))
     with quiet(), _a_folder_of_ours(folder):
-        model, report = LOADERS[family_of(config)].from_pretrained(
+        model, report = head.loader(family_of(config)).from_pretrained(
             folder, config=config, dtype=dtype, attn_implementation=possible(config, attention), local_files_only=True,
             use_safetensors=True, trust_remote_code=False, output_loading_info=True,
         )  # fmt: skip
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+    fresh = tuple(f"{name}." for name in FRESH.get(head.kind, ())) + IGNORED_BY_HEADS
+    missing = sorted(key for key in report["missing_keys"] if not any(part in key for part in fresh))
+    if missing:
         raise ModelError(
             f"{folder} lacks {len(missing)} of the weights that a {type(model).__name__} has.",
             found=f"missing: {', '.join(missing[:3])}",
             do="fetch the model again; a model without an output head writes no text",
         )  # fmt: skip
-    return model.eval()
+    return head.finish_(model.eval())
 
 
 @contextmanager
@@ -86,20 +85,26 @@ def _a_folder_of_ours(folder: Path) -> Iterator[None]:
 
 
 def possible(config: Any, attention: str) -> str:
-    """The attention asked for, or "eager" where the architecture cannot use torch's (Gemma 2 caps its scores)."""
-    if attention != "sdpa":
+    """The attention asked for, or what the architecture can: torch's unless it cannot use it (Gemma 2 caps its scores).
+
+    An encoder-decoder keeps its own: it attends across two texts, with biases that only it knows.
+    """
+    family = family_of(config)
+    if attention not in ("sdpa", NAME) or (attention == NAME and family != "encoder-decoder"):
         return attention
-    return "sdpa" if LOADERS[family_of(config)]._model_mapping[type(config)]._supports_sdpa else "eager"
+    return "sdpa" if LANGUAGE[family]._model_mapping[type(config)]._supports_sdpa else "eager"
 
 
-def build_model(config: Any, dtype: torch.dtype, attention: str = "sdpa") -> Any:
+def build_model(config: Any, dtype: torch.dtype, attention: str = "sdpa", head: Head | None = None) -> Any:
     """The same model without weights of its own: what the planner builds on fake tensors. Tied weights are tied."""
+    head = head or Head()
+    config = head.configured(copy.deepcopy(config))
     with quiet(), no_init_weights():
-        model = LOADERS[family_of(config)].from_config(
-            copy.deepcopy(config), dtype=dtype, attn_implementation=possible(config, attention)
+        model = head.loader(family_of(config)).from_config(
+            config, dtype=dtype, attn_implementation=possible(config, attention)
         )
     model.tie_weights()
-    return model.eval()
+    return head.finish_(model.eval())
 
 
 @contextmanager

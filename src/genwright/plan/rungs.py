@@ -18,10 +18,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from genwright.adapters.base import trainable
-from genwright.data.collate import collate
+from genwright.data.layouts import Feed
 from genwright.data.order import rows_of_step
 from genwright.data.pack import pack
-from genwright.data.templates import Encoded
+from genwright.engine.loop import microbatches_of_step
 from genwright.engine.recipe import Recipe
 from genwright.models.load import build_model
 from genwright.plan.calibrate import calibrate
@@ -77,14 +77,14 @@ def plan_prompting(
 
 
 def plan_training(
-    recipe: Recipe, config: Any, encoded: Sequence[Encoded], asking: Asking, machine: Machine, *, pad_id: int, weights_bytes: int,
+    recipe: Recipe, config: Any, feed: Feed, asking: Asking, machine: Machine, *, weights_bytes: int,
     say: Say = lambda _: None,
 ) -> Estimate:  # fmt: skip
     """A rung that trains `recipe` on these rows, saves it, could resume it, merges it, and is judged like the others."""
     fake = build_fake(recipe, config)
     baseline = resident_bytes()  # with every library and module that the run will load
-    longest, typical = steps_to_trace(recipe, encoded)
-    steps = [trace_step(fake, partial(_batches, recipe, encoded, step, pad_id), recipe) for step in (longest, typical)]
+    longest, typical = steps_to_trace(recipe, feed)
+    steps = [trace_step(fake, partial(_batches, recipe, feed, step), recipe) for step in (longest, typical)]
     dtype = resolve(recipe.precision).compute
     judged, judged_peak = _generation(
         config, dtype, asking, machine, writes_to_the_limit=False, wrap=_wrap_for_answering(recipe), say=say
@@ -129,12 +129,12 @@ def loading_bytes(config: Any, dtype: torch.dtype, weights_bytes: int) -> int:
     return weights_bytes + sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
-def steps_to_trace(recipe: Recipe, encoded: Sequence[Encoded]) -> tuple[int, int]:
+def steps_to_trace(recipe: Recipe, feed: Feed) -> tuple[int, int]:
     """(the step with the largest microbatch, the step of median size), by their tokens; nothing is collated for it."""
     largest, totals = [], []
     for step in range(recipe.steps):
-        rows = rows_of_step(step, num_rows=len(encoded), rows_per_step=recipe.batch_size, seed=recipe.seed)
-        lengths = [len(encoded[row].input_ids) for row in rows]
+        rows = rows_of_step(step, num_rows=len(feed), rows_per_step=recipe.batch_size, seed=recipe.seed)
+        lengths = [feed.encoded[row].num_tokens for row in rows]
         bins = pack(lengths, recipe.pack_tokens)
         if recipe.packing:
             largest.append(max(sum(lengths[index] for index in members) for members in bins))
@@ -145,9 +145,8 @@ def steps_to_trace(recipe: Recipe, encoded: Sequence[Encoded]) -> tuple[int, int
     return max(range(recipe.steps), key=largest.__getitem__), totals.index(median)
 
 
-def _batches(recipe: Recipe, encoded: Sequence[Encoded], step: int, pad_id: int) -> Any:
-    rows = rows_of_step(step, num_rows=len(encoded), rows_per_step=recipe.batch_size, seed=recipe.seed)
-    return collate([encoded[row] for row in rows], packing=recipe.packing, capacity=recipe.pack_tokens, pad_id=pad_id)
+def _batches(recipe: Recipe, feed: Feed, step: int) -> Any:
+    return microbatches_of_step(recipe, feed, step)[1]
 
 
 def _wrap_for_answering(recipe: Recipe) -> Callable[[Any], Any]:

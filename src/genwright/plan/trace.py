@@ -74,7 +74,7 @@ def build_fake(recipe: Recipe, config: Any) -> BuiltFake:
     mode = FakeTensorMode()
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, tracker, tracker.phase("weights"):
-        built = build(recipe, lambda dtype, attention: build_model(config, dtype, attention))
+        built = build(recipe, lambda dtype, attention: build_model(config, dtype, attention, recipe.head))
         build_peak = tracker.peak.total
     tracker.track([*built.model.parameters(), *built.model.buffers()], "weights")
     tracker.watch_gradients(built.parameters)

@@ -31,14 +31,16 @@ TABLES: dict[str, type] = {
 
 BUDGET = "genwright.project.tables:Budget"
 ADAPTERS = "genwright.catalogue.parts:ADAPTERS"
+OBJECTIVES = "genwright.catalogue.parts:OBJECTIVES"
+TASKS = "genwright.catalogue.tasks:tasks"
 
 NAMES: dict[str, tuple[str, str]] = {
-    "scope.task": ("task", "genwright.catalogue.tasks:tasks"),
+    "scope.task": ("task", TASKS),
     "scope.metric": ("metric", "genwright.catalogue.parts:METRICS"),
     "scope.profile": ("profile", "genwright.catalogue.profiles:profiles"),
     "adapt.ladder": ("rung", "genwright.catalogue.parts:RUNGS"),
     "adapt.method": ("rung", "genwright.catalogue.parts:RUNGS"),
-    "adapt.objective": ("objective", "genwright.catalogue.parts:OBJECTIVES"),
+    "adapt.objective": ("objective", OBJECTIVES),
     "hardware.device": ("device", "genwright.catalogue.devices:devices"),
 }
 """Keys whose values are names: what is named, and the registry (or the function that makes it) that knows them."""
@@ -84,7 +86,7 @@ EITHER = (
 
 @dataclass(frozen=True)
 class Spec:
-    """A whole project file. `methods` has the settings of each method in the ladder that has any, defaults included."""
+    """A whole project file. `methods` has the settings of each method and objective in use that has any, defaults included."""
 
     project: Project
     scope: Scope
@@ -197,7 +199,8 @@ def _tables() -> dict[str, str]:
     own = {name: f"genwright.project.tables:{cls.__name__}" for name, cls in TABLES.items()}
     scope = list(own).index("scope") + 1
     tables = dict([*list(own.items())[:scope], ("scope.budget", BUDGET), *list(own.items())[scope:]])
-    return tables | {f"adapt.{name}": path for name, path in resolve(ADAPTERS).paths.items()}
+    parts = {**resolve(ADAPTERS).paths, **resolve(OBJECTIVES).paths}
+    return tables | {f"adapt.{name}": path for name, path in parts.items()}
 
 
 @cache
@@ -208,9 +211,11 @@ def _fields() -> dict[str, Field]:
     return {key: field for key, field in fields.items() if key not in declarations}
 
 
-def _methods() -> list[str]:
-    """Methods that have a table of their own."""
-    return list(resolve(ADAPTERS))
+def _parts_used(ladder: tuple[str, ...], objective: str, task: str) -> set[str]:
+    """Methods and objectives whose tables have an effect. Which of a task's objectives it is depends on the model."""
+    tasks = resolve(TASKS)()
+    named = set(tasks[task].objectives.values()) if task in tasks else set(resolve(OBJECTIVES))
+    return {*ladder} | ({objective} if objective else named)
 
 
 def _tables_with_open_keys() -> tuple[str, ...]:
@@ -333,14 +338,25 @@ def _refuse_inert(given: dict[str, Any], origins: dict[str, str], only: set[str]
             f"{origins['adapt.patience']}: adapt.patience has no effect without validations.",
             do="set adapt.validate_every, or leave patience out",
         )
-    ladder = _ladder(given)
-    for method in set(_methods()) - set(ladder):
-        used = [key for key in looked_at if key == f"adapt.{method}" or key.startswith(f"adapt.{method}.")]
+    ladder, objective = _ladder(given), str(given.get("adapt.objective") or "")
+    effective = _parts_used(ladder, objective, str(given.get("scope.task")))
+    for part in ({*resolve(ADAPTERS), *resolve(OBJECTIVES)}) - effective:
+        used = [key for key in looked_at if key == f"adapt.{part}" or key.startswith(f"adapt.{part}.")]
         for key in used[:1]:
-            raise SpecError(
-                f"{origins[key]}: [adapt.{method}] has no effect: '{method}' is not in the ladder.",
-                found=f"adapt.ladder = {toml(list(ladder))}", do="add it to the ladder, or remove the table",
-            )  # fmt: skip
+            raise _no_effect(part, origins[key], ladder, objective)
+
+
+def _no_effect(part: str, origin: str, ladder: tuple[str, ...], objective: str) -> SpecError:
+    if part in resolve(ADAPTERS):
+        return SpecError(
+            f"{origin}: [adapt.{part}] has no effect: '{part}' is not in the ladder.",
+            found=f"adapt.ladder = {toml(list(ladder))}", do="add it to the ladder, or remove the table",
+        )  # fmt: skip
+    return SpecError(
+        f"{origin}: [adapt.{part}] has no effect: '{part}' is not what is minimised.",
+        found=f"adapt.objective = {toml(objective)}" if objective else "the task's own objective",
+        do=f'set adapt.objective = "{part}", or remove the table',
+    )  # fmt: skip
 
 
 def _line_number(origin: str) -> int:
@@ -364,8 +380,9 @@ def _build(given: dict[str, Any], origins: dict[str, str], path: Path) -> Spec:
         values["adapt.ladder"] = (values["adapt.method"],)  # a method is a ladder of one rung
     made = {name: cls(**_of_table(values, name)) for name, cls in TABLES.items() if name != "scope"}
     scope = Scope(**_of_table(values, "scope"), budget=Budget(**_of_table(values, "scope.budget")))
-    tables = {method: _of_table(values, f"adapt.{method}") for method in values["adapt.ladder"]}
-    methods = {method: table for method, table in tables.items() if table}
+    used = _parts_used(values["adapt.ladder"], values["adapt.objective"], values["scope.task"])
+    tables = {part: _of_table(values, f"adapt.{part}") for part in sorted(used)}
+    methods = {part: table for part, table in tables.items() if table}
     return Spec(**made, scope=scope, methods=methods, path=path, given=given, origins=origins)
 
 
