@@ -27,7 +27,7 @@ VARIANTS = ("grpo", "dapo", "dr_grpo", "gspo", "cispo")
 def group_advantages(rewards_PG: Tensor, scale: str = "group", epsilon: float = 1e-4) -> Tensor:
     """A = (r - mean) / (std + epsilon) within each group, [P, G]   (Shao 2024, arXiv 2402.03300, section 4.1.2).
 
-    std is the unbiased one and epsilon 1e-4, as in TRL: [1, 0, 0, 0] gives 1.4998, -0.4999 (verl: epsilon 1e-6). `scale`
+    std is the unbiased one and epsilon 1e-4, as in TRL: [1, 0, 0, 0] gives 1.4997, -0.4999 (verl: epsilon 1e-6). `scale`
     "none" leaves the division out (Dr. GRPO, arXiv 2503.20783). Equal rewards give exactly 0. An answer whose reward is
     NaN gets 0 and has no part in its group's mean; other groups never see it. A lone reward gets 0. Errors: RecipeError.
     """
