@@ -12,6 +12,7 @@ from typing import Any
 from genwright.catalogue.parts import METRICS
 from genwright.catalogue.tasks import task
 from genwright.data.files import write_rows
+from genwright.data.layouts import families_that_learn
 from genwright.data.sources import read_rows
 from genwright.data.splits import check_leakage, split
 from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
@@ -57,8 +58,10 @@ def scope(context: Context) -> dict[str, Any]:
 def select(context: Context) -> dict[str, Any]:
     """Which model: the first of the project's list, or of the ranked catalogue, that can be had, suits the task and fits."""
     say = lambda text: context.events.write("note", stage="select", text=text)
+    spec = context.spec
+    families = families_that_learn(spec.adapt.objective, task(spec.scope.task).families)
     return choose_model(
-        context.spec, base=context.base, out=context.out / "model", memory_bytes=memory_bytes(context.spec), say=say
+        spec, base=context.base, out=context.out / "model", families=families, memory_bytes=memory_bytes(spec), say=say
     )
 
 

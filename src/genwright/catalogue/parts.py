@@ -70,5 +70,7 @@ METRICS = Registry(
         "bleu": "genwright.evaluate.metrics:BLEU",
         "accuracy": "genwright.evaluate.metrics:ACCURACY",
         "command-path": "genwright.evaluate.metrics:COMMAND_PATH",
+        "bits-per-token": "genwright.evaluate.metrics:BITS_PER_TOKEN",
+        "bits-per-byte": "genwright.evaluate.metrics:BITS_PER_BYTE",
     },
 )

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from genwright.base.errors import DataError, RecipeError
-from genwright.catalogue.parts import LAYOUTS
+from genwright.catalogue.parts import LAYOUTS, OBJECTIVES
 from genwright.data.collate import Batch, Item, collate_items, next_tokens
 from genwright.data.formats import Row
-from genwright.data.templates import Encoded, encode_prompt, encode_rows
+from genwright.data.templates import Encoded, encode_prompt, encode_rows, source_text
 from genwright.models.attention import Document
 
 IGNORED = -100
@@ -84,6 +84,14 @@ def feed_of(rows: Sequence[Row], setting: Setting, pad_id: int) -> Feed:
 def plain_feed(encoded: Sequence[Encoded], pad_id: int = 0) -> Feed:
     """Rows that are tokens already, for next-token learning."""
     return Feed(encoded, Plain(Setting(None, None, "decoder", 0)), pad_id)
+
+
+def families_that_learn(objective: str, wanted: Sequence[str]) -> list[str]:
+    """Of the families wanted, those that can learn an objective ("": whatever their task names); all that can, if none."""
+    if not objective:
+        return list(wanted)
+    able = LAYOUTS[OBJECTIVES[objective].layout].families
+    return [family for family in wanted if family in able] or list(able)
 
 
 def layout_of(setting: Setting) -> Layout:
@@ -156,8 +164,7 @@ class Answers(Plain):
 
     def _source_and_target(self, row: Row) -> Encoded:
         messages, tokenizer = row.conversation, self.setting.tokenizer
-        prompt = "\n".join(str(message["content"]) for message in messages[:-1])
-        source = tokenizer(prompt, truncation=True, max_length=self.setting.max_tokens)["input_ids"]
+        source = tokenizer(source_text(messages[:-1]), truncation=True, max_length=self.setting.max_tokens)["input_ids"]
         target = tokenizer(text_target=str(messages[-1]["content"]), truncation=True, max_length=self.setting.max_tokens)["input_ids"]
         return Encoded(list(target), [True] * len(target), 0, row.key, source_ids=list(source))
 

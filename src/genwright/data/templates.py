@@ -85,6 +85,11 @@ def encode_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def source_text(messages: Sequence[Message]) -> str:
+    """What an encoder-decoder reads of a conversation: its turns, a line each, without roles."""
+    return "\n".join(str(message["content"]) for message in messages)
+
+
 def render(messages: Sequence[Message], tokenizer: Any, *, generation_prompt: bool = False, place: str = "") -> str:
     """A conversation as text, by the tokenizer's template or FALLBACK. Errors: DataError when it refuses it."""
     own = {} if tokenizer.chat_template else {"chat_template": FALLBACK, "begin": _begin(tokenizer)}

@@ -35,7 +35,9 @@ def hand_over(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Call
         return {"form": "adapter", "path": "adapter", "parity": None, "bytes": _size(out)}
     prompts = [workshop.prompt_ids(row) for row in workshop.rows("validation")[:FROZEN_PROMPTS]]
     with measuring() as measured:
-        parity = merge_adapter(Path(solution.model), Path(solution.adapter), out / "model", prompts=prompts, say=say)
+        parity = merge_adapter(
+            Path(solution.model), Path(solution.adapter), out / "model", prompts=prompts, head=solution.head, say=say
+        )
     difference = parity.max_logit_difference
     say(f"merged in float32: logits of {len(prompts)} frozen prompts differ by at most {difference:.2g}")
     if not difference <= TOLERANCE:

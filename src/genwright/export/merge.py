@@ -6,7 +6,6 @@ float32 because an update of relative size 1e-3 survives a bfloat16 merge only a
 from __future__ import annotations
 
 import gc
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ from torch import Tensor
 from genwright.base.errors import ModelError
 from genwright.base.files import folder_being_written
 from genwright.models.check import check_adapter_folder, check_folder
+from genwright.models.families import Head, family_of, scores_at
 from genwright.models.load import load_model, quiet
+from genwright.models.tokenizer_files import copy_tokenizer
 
 Say = Callable[[str], Any]
 
@@ -35,7 +36,8 @@ class Parity:
 
 
 def merge_adapter(
-    base_folder: Path, adapter_folder: Path, out_folder: Path, *, prompts: Sequence[list[int]] = (), say: Say
+    base_folder: Path, adapter_folder: Path, out_folder: Path, *, prompts: Sequence[list[int]] = (), head: Head | None = None,
+    say: Say,
 ) -> Parity:  # fmt: skip
     """Write base + adapter to `out_folder` as a plain safetensors folder that needs nothing of ours or of `peft`.
 
@@ -47,21 +49,21 @@ def merge_adapter(
     if Path(out_folder).exists():
         raise ModelError(f"{out_folder} exists already.", do="name a folder that does not")
     with folder_being_written(Path(out_folder)) as out:
-        before = _merge_into(out, Path(base_folder), Path(adapter_folder), prompts, say)
+        before = _merge_into(out, Path(base_folder), Path(adapter_folder), prompts, head or Head(), say)
         gc.collect()
-        _copy_tokenizer(Path(base_folder), out)
-        after = logits_of(load_model(out, dtype=torch.float32), prompts)
+        copy_tokenizer(Path(base_folder), out)
+        after = logits_of(load_model(out, dtype=torch.float32, head=head), prompts)
     difference = max((float((a - b).abs().max()) for a, b in zip(before, after)), default=0.0)
     same = all(torch.equal(a.argmax(-1), b.argmax(-1)) for a, b in zip(before, after))
     return Parity(difference, same, len(prompts))
 
 
-def _merge_into(out: Path, base: Path, adapter: Path, prompts: Sequence[list[int]], say: Say) -> list[Tensor]:
+def _merge_into(out: Path, base: Path, adapter: Path, prompts: Sequence[list[int]], head: Head, say: Say) -> list[Tensor]:
     from peft import PeftModel
 
     say(f"merging {adapter.name} into its base in float32")
     with quiet():
-        model = load_model(base, dtype=torch.float32)
+        model = load_model(base, dtype=torch.float32, head=head)
         try:
             model = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True).eval()
         except (RuntimeError, ValueError, KeyError) as error:
@@ -77,23 +79,14 @@ def _merge_into(out: Path, base: Path, adapter: Path, prompts: Sequence[list[int
 
 @torch.no_grad()
 def logits_of(model: Any, prompts: Sequence[list[int]]) -> list[Tensor]:
-    """[T, V] logits of each prompt, one at a time: no padding can differ."""
-    return [model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0].float() for prompt in prompts]
+    """[T, V] logits of each prompt, or [1, C] scores of its classes, one prompt at a time: no padding can differ."""
+    return [_logits(model, torch.tensor([prompt])).float() for prompt in prompts]
 
 
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "spiece.model",
-    "chat_template*",
-)
-
-
-def _copy_tokenizer(source: Path, target: Path) -> None:
-    for pattern in TOKENIZER_FILES:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(path, target / path.name)
+def _logits(model: Any, ids_1T: Tensor) -> Tensor:
+    family = family_of(model.config)
+    if getattr(model, "genwright_heads", ()) == ("score",) and family == "decoder":
+        return scores_at(model, {"input_ids": ids_1T}, torch.tensor([ids_1T.shape[1] - 1]))
+    if family == "encoder-decoder":
+        return model(input_ids=ids_1T, decoder_input_ids=ids_1T, use_cache=False).logits[0]
+    return model(input_ids=ids_1T, **({"use_cache": False} if family == "decoder" else {})).logits[0]

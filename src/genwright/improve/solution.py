@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,13 @@ from typing import Any
 from genwright.adapters.lora import use_fused_forward_
 from genwright.base.files import write_atomic
 from genwright.data.formats import Row
-from genwright.data.templates import encode_prompt
+from genwright.data.layouts import Setting
+from genwright.data.templates import encode_prompt, source_text
 from genwright.improve.examples import NearestExamples, few_shot_messages
-from genwright.models.generate import Sampling, generate
+from genwright.improve.reading import Progress, bits_of, classes_of, tags_of
+from genwright.models.attention import NAME
+from genwright.models.families import Head, family_of
+from genwright.models.generate import Sampling, generate, generate_targets
 from genwright.models.load import load_model, load_tokenizer, quiet
 from genwright.precision.policy import resolve
 
@@ -29,11 +33,14 @@ class Solution:
     adapter: str = ""
     examples: int = 0
     """How many of the nearest training rows are shown in the prompt."""
+    head: Head = Head()
+    """What answers: text is written by a language head, a class is chosen by one of classes."""
 
 
-def write_solution(folder: Path, *, form: str, examples: int) -> None:
+def write_solution(folder: Path, *, form: str, examples: int, head: Head) -> None:
     """Note beside what was trained how the rung answers; `form` is "prompt", "adapter" or "model"."""
-    write_atomic(folder / "solution.json", json.dumps({"form": form, "examples": examples}))
+    note = {"form": form, "examples": examples, "head": head.kind, "labels": list(head.labels)}
+    write_atomic(folder / "solution.json", json.dumps(note, ensure_ascii=False))
 
 
 def read_solution(folder: Path, base_model: Path) -> Solution:
@@ -41,16 +48,19 @@ def read_solution(folder: Path, base_model: Path) -> Solution:
     left = json.loads((folder / "solution.json").read_text())
     model = folder / "model" if left["form"] == "model" else base_model
     adapter = str(folder / "adapter") if left["form"] == "adapter" else ""
-    return Solution(folder.name, str(model), adapter, left["examples"])
+    return Solution(folder.name, str(model), adapter, left["examples"], Head(left["head"], tuple(left["labels"])))
 
 
 class Answering:
-    """A solution with its model in memory."""
+    """A solution with its model in memory. `setting` says how its objective reads rows, where it writes no text."""
 
-    def __init__(self, solution: Solution, train: Sequence[Row], *, precision: str = "auto") -> None:
-        self.solution = solution
+    def __init__(
+        self, solution: Solution, train: Sequence[Row], *, precision: str = "auto", setting: Setting | None = None
+    ) -> None:
+        self.solution, self.setting = solution, setting
         self.tokenizer = load_tokenizer(Path(solution.model))
-        self.model = load_model(Path(solution.model), dtype=resolve(precision).compute)
+        attention = "sdpa" if setting is None else NAME
+        self.model = load_model(Path(solution.model), dtype=resolve(precision).compute, attention=attention, head=solution.head)
         if solution.adapter:
             self.model = open_adapter(self.model, Path(solution.adapter))
         self.nearest = NearestExamples(list(train)) if solution.examples else None
@@ -61,21 +71,29 @@ class Answering:
             return [dict(message) for message in messages]
         return few_shot_messages(messages, self.nearest.nearest(str(messages[-1]["content"]), self.solution.examples))
 
-    def answer(
-        self, rows: Sequence[Row], sampling: Sampling, progress: Callable[[int, int], None] | None = None
-    ) -> list[str]:
-        """One answer a row, in order, to the row without its last turn."""
-        return self.reply([self.with_examples(row.messages[:-1]) for row in rows], sampling, progress)
+    def answer(self, rows: Sequence[Row], sampling: Sampling, progress: Progress | None = None) -> list[str]:
+        """One answer a row, in order, to the row without its last turn; or its class, or its tags."""
+        reader = {"classes": classes_of, "tags": tags_of}.get(self.solution.head.kind)
+        if reader is not None:
+            assert self.setting is not None, "a head of classes is opened with the setting of its objective"
+            return reader(self.model, rows, self.setting, progress)
+        return self.reply([self.with_examples(row.conversation[:-1]) for row in rows], sampling, progress)
+
+    def bits(self, rows: Sequence[Row], per: str, progress: Progress | None = None) -> list[float]:
+        """How surprised the model is by each text; see `bits_of`."""
+        assert self.setting is not None, "surprise is measured with the setting of an objective"
+        return bits_of(self.model, rows, self.setting, per=per, progress=progress)
 
     def reply(
-        self,
-        conversations: Sequence[list[Message]],
-        sampling: Sampling,
-        progress: Callable[[int, int], None] | None = None,
+        self, conversations: Sequence[list[Message]], sampling: Sampling, progress: Progress | None = None
     ) -> list[str]:
         """One answer a conversation, in order."""
-        prompts = [encode_prompt(messages, self.tokenizer) for messages in conversations]
-        answers = generate(self.model, self.tokenizer, prompts, sampling, progress=progress)
+        if family_of(self.model.config) == "encoder-decoder":
+            sources = [self.tokenizer(source_text(messages))["input_ids"] for messages in conversations]
+            answers = generate_targets(self.model, self.tokenizer, sources, sampling, progress=progress)
+        else:
+            prompts = [encode_prompt(messages, self.tokenizer) for messages in conversations]
+            answers = generate(self.model, self.tokenizer, prompts, sampling, progress=progress)
         return [self.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
 
 

@@ -31,13 +31,13 @@ from genwright.evaluate.statistics import bootstrap
 from genwright.improve.examples import NearestExamples, few_shot_messages
 from genwright.improve.solution import Answering, Solution, read_solution, write_solution
 from genwright.improve.training import Job, train_to_end
-from genwright.models.families import family_of
+from genwright.models.families import Head, family_of
 from genwright.models.generate import Sampling
 from genwright.models.load import load_config, load_tokenizer
 from genwright.models.sources import cache_folder
 from genwright.models.tokenizer_files import copy_tokenizer
 from genwright.plan.estimate import Estimate
-from genwright.plan.rungs import Asking, Machine, plan_prompting, plan_training
+from genwright.plan.rungs import Asking, Machine, Reading, plan_prompting, plan_training
 from genwright.plan.verify import measuring
 
 
@@ -54,15 +54,20 @@ class Judgement:
     def write(self, path: Path, rows: Sequence[Row]) -> None:
         """One JSON line a row: prompt, reference, prediction, score."""
         lines = [
-            {"prompt": row.messages[-2]["content"], "reference": reference(row), "prediction": answer, "score": score}
+            {"prompt": question(row), "reference": reference(row), "prediction": answer, "score": score}
             for row, answer, score in zip(rows, self.answers, self.scores)
         ]
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
+def question(row: Row) -> str:
+    """What a row asks; of a text, its beginning."""
+    return str(row.conversation[-2]["content"]) if row.conversation else row.text[:200]
+
+
 def reference(row: Row) -> str:
-    """The answer that a row teaches."""
-    return str(row.messages[-1]["content"])
+    """The answer that a row teaches; a text teaches none."""
+    return str(row.conversation[-1]["content"]) if row.conversation else ""
 
 
 def groups_of(rows: Sequence[Row]) -> list[str]:
@@ -105,7 +110,9 @@ class Workshop:
 
     def prompt_ids(self, row: Row) -> list[int]:
         """A row's prompt as the model reads it, without examples."""
-        return encode_prompt([dict(message) for message in row.messages[:-1]], self.tokenizer)
+        if self.family != "decoder" or not row.conversation:
+            return list(self.tokenizer(question(row), truncation=True, max_length=self.max_tokens)["input_ids"])
+        return encode_prompt([dict(message) for message in row.conversation[:-1]], self.tokenizer)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -142,7 +149,7 @@ class Workshop:
 
     @cached_property
     def _setting(self) -> Setting:
-        name = objective_name(self.spec, self.family)
+        name = self.spec.adapt.objective or objective_name(self.spec, self.family)
         objective = OBJECTIVES[name](**self.spec.methods.get(name, {}))
         self._refuse_other_rows(name, objective)
         return Setting(objective, self.tokenizer, self.family, self.max_tokens, self.labels(objective.head))
@@ -205,16 +212,28 @@ class Workshop:
     def _asking(self, rung: str) -> Asking:
         rows = self.judged_on
         shown = RUNGS[rung](self.spec, rung).examples
+        if self._only_read(rung):
+            return Asking([], [], 0, self.reading)
         nearest = NearestExamples(self.rows("train")) if shown else None
         conversations = [
-            few_shot_messages(row.messages[:-1], nearest.nearest(str(row.messages[-2]["content"]), shown))
+            few_shot_messages(row.conversation[:-1], nearest.nearest(question(row), shown))
             if nearest
-            else row.messages[:-1]
+            else row.conversation[:-1]
             for row in rows
         ]
         prompts = [len(encode_prompt(messages, self.tokenizer)) for messages in conversations]
         answers = [len(self.tokenizer(reference(row), add_special_tokens=False).input_ids) for row in rows]
         return Asking(prompts, answers, self.spec.adapt.max_new_tokens)
+
+    def _only_read(self, rung: str) -> bool:
+        """Whether a rung answers without writing: by a class, by tags, or by its surprise."""
+        return self.reads or (self.trains(rung) and self._setting.objective.head in ("classes", "tags"))
+
+    @cached_property
+    def reading(self) -> Reading:
+        """The validation rows as they are read to judge a rung."""
+        feed = feed_of(self.judged_on, self._setting, self.pad_id)
+        return Reading(feed, self._setting.objective, Head(self._setting.objective.head, self._setting.labels))
 
     def solution(self, rung: str) -> Solution:
         """What a finished rung left."""
@@ -226,21 +245,32 @@ class Workshop:
             raise DataError(
                 f"There are no {split} rows to judge on.", do=f"raise data.{split}_fraction, or give data.{split}"
             )
+        tell = lambda done, total: self.events.write(
+            "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
+        )
         with measuring() as measured:
-            answering = Answering(self.solution(rung), self.rows("train"), precision=self.spec.adapt.precision)
-            tell = lambda done, total: self.events.write(
-                "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
-            )
-            answers = answering.answer(rows, self.sampling, tell)
-        del answering
-        references = [reference(row) for row in rows]
-        groups = groups_of(rows)
-        scores = METRICS[self.metric].per_row(answers, references)
-        intervals = {
-            name: _interval(METRICS[name].per_row(answers, references), groups) for name in dict.fromkeys([self.metric, *ALWAYS_SHOWN])
-        }  # fmt: skip
+            answers, scores = self._answered(rung, rows, tell)
+        references, groups = [reference(row) for row in rows], groups_of(rows)
+        beside = () if self.reads else ALWAYS_SHOWN
+        intervals = {self.metric: _interval(scores, groups)}
+        intervals |= {name: _interval(METRICS[name].per_row(answers, references), groups) for name in beside if name != self.metric}
         self.events.write("score", stage=split, rung=rung, split=split, metric=self.metric, **intervals[self.metric])
         return Judgement(answers, scores, intervals, measured.seconds, measured.peak_bytes)
+
+    def _answered(self, rung: str, rows: Sequence[Row], tell: Any) -> tuple[list[str], list[float]]:
+        """(answers, scores); a metric of surprise has no answers."""
+        metric, solution = METRICS[self.metric], self.solution(rung)
+        setting = self._setting if self.reads or solution.head.kind != "language" else None
+        answering = Answering(solution, self.rows("train"), precision=self.spec.adapt.precision, setting=setting)
+        if metric.bits_per:
+            return [""] * len(rows), answering.bits(rows, metric.bits_per, tell)
+        answers = answering.answer(rows, self.sampling, tell)
+        return answers, metric.per_row(answers, [reference(row) for row in rows])
+
+    @property
+    def reads(self) -> bool:
+        """Whether a rung is judged by what it says of a text, without writing one."""
+        return bool(METRICS[self.metric].bits_per)
 
     def attempt(self, rung: str, planned: Estimate) -> dict[str, Any]:
         """Make a rung's solution, judge it on validation rows, and write down what it took. A finished rung is only read."""
@@ -273,7 +303,8 @@ class Workshop:
             measured = train_to_end(self._job(rung, folder), folder / made.form)
         if made.form == "model":
             copy_tokenizer(self.model, folder / "model")
-        write_solution(folder, form=made.form, examples=made.examples)
+        head = self.recipe(rung).head if made.form != "prompt" else Head()
+        write_solution(folder, form=made.form, examples=made.examples, head=head if head.kind in ANSWERING_HEADS else Head())
         return measured
 
     def _job(self, rung: str, folder: Path) -> Job:
@@ -318,6 +349,10 @@ class Workshop:
 
 ALWAYS_SHOWN = ("exact-match", "chrf")
 """Shown beside the project's metric: whether an answer is right to the letter, and how near it is."""
+
+
+ANSWERING_HEADS = ("language", "classes", "tags")
+"""Heads that answer; a value head only served the training."""
 
 
 def _interval(scores: list[float], groups: list[str]) -> dict[str, float]:

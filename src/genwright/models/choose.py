@@ -11,13 +11,9 @@ from typing import Any
 
 from genwright.base.errors import ModelError
 from genwright.catalogue.models import ModelCard, models
-from genwright.catalogue.tasks import task
 from genwright.models.families import family_of
 from genwright.models.load import load_config
 from genwright.models.sources import cache_folder, fetch, locate
-
-TRAINABLE_FAMILIES = ("decoder",)
-"""The families whose objectives the engine has; the others are ranked, and said to come."""
 
 BYTES_PER_PARAMETER = 4.0
 """Rough room for the weights alone while candidates are ranked; the plan of a rung is what decides."""
@@ -32,13 +28,14 @@ class Candidate:
     parameters: int | None = None
 
 
-def choose_model(spec: Any, *, base: Path, out: Path, memory_bytes: float, say: Callable[[str], Any]) -> dict[str, Any]:
-    """Fetch the first candidate that can be had into `out`; returns select's summary.
+def choose_model(
+    spec: Any, *, base: Path, out: Path, families: list[str], memory_bytes: float, say: Callable[[str], Any]
+) -> dict[str, Any]:
+    """Fetch the first candidate of these families that can be had into `out`; returns select's summary.
 
     Errors: ModelError listing why each candidate was passed over.
     """
     considered: list[Candidate] = []
-    families = [family for family in task(spec.scope.task).families if family in TRAINABLE_FAMILIES]
     for name in spec.select.models or ranked(families, memory_bytes):
         try:
             source = locate(name, offline=spec.select.offline, base=base)

@@ -78,6 +78,31 @@ def generate(
     return answers
 
 
+@torch.no_grad()
+def generate_targets(
+    model: Any, tokenizer: Any, sources: Sequence[list[int]], sampling: Sampling, *, batch_size: int = 16,
+    progress: Progress | None = None,
+) -> list[list[int]]:  # fmt: skip
+    """What an encoder-decoder writes to each source, in order, by `transformers`' own generation. Special tokens stay."""
+    order = sorted(range(len(sources)), key=lambda index: -len(sources[index]))
+    answers: list[list[int]] = [[] for _ in sources]
+    drawn: dict[str, Any] = {"do_sample": sampling.temperature > 0}
+    if sampling.temperature > 0:
+        drawn |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+    torch.manual_seed(sampling.seed)
+    for start in range(0, len(order), batch_size):
+        members = order[start : start + batch_size]
+        batch = tokenizer.pad({"input_ids": [sources[index] for index in members]}, return_tensors="pt")
+        written = model.generate(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=sampling.max_new_tokens, **drawn
+        )
+        for index, row in zip(members, written.tolist()):
+            answers[index] = row[1:]  # the first is the start token
+        if progress is not None:
+            progress(min(start + batch_size, len(order)), len(order))
+    return answers
+
+
 def context_of(model: Any) -> int:
     """The most tokens that prompt and answer may have together; a huge number where the configuration has no bound."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30

@@ -23,11 +23,12 @@ from genwright.data.order import rows_of_step
 from genwright.data.pack import pack
 from genwright.engine.loop import microbatches_of_step
 from genwright.engine.recipe import Recipe
+from genwright.models.families import Head
 from genwright.models.load import build_model
 from genwright.plan.calibrate import calibrate
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.roofline import price
-from genwright.plan.trace import BuiltFake, build_fake, trace_generation, trace_merge, trace_step
+from genwright.plan.trace import BuiltFake, build_fake, trace_generation, trace_merge, trace_reading, trace_step
 from genwright.plan.verify import resident_bytes
 from genwright.precision.policy import resolve
 
@@ -45,12 +46,22 @@ TIME_BELOW, TIME_ABOVE = 0.20, 0.35
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Rows that are read, one by one, to judge a rung that writes nothing."""
+
+    feed: Feed
+    objective: Any
+    head: Head
+
+
+@dataclass(frozen=True)
 class Asking:
-    """The generation that judges a rung: prompts and expected answers, in tokens."""
+    """The generation that judges a rung: prompts and expected answers, in tokens; or the reading that does."""
 
     prompts: Sequence[int]
     answers: Sequence[int]
     max_new_tokens: int
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,8 @@ def _generation(
     wrap: Callable[[Any], Any] = lambda model: model,
 ) -> tuple[Range, int]:  # fmt: skip
     """(seconds of answering everything, peak of live bytes at the longest prompt and the longest answer)."""
+    if asking.reading is not None:
+        return _reading(config, dtype, asking.reading, machine, wrap=wrap, say=say)
     rows = min(GENERATION_ROWS, len(asking.prompts))
     peak = trace_generation(
         config, dtype=dtype, rows=rows, prompt=max(asking.prompts), new=max(2, asking.max_new_tokens), wrap=wrap
@@ -178,6 +191,22 @@ def _generation(
     return Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE)), max(
         peak.prefill.peak.total, peak.decode.peak.total
     )
+
+
+def _reading(
+    config: Any, dtype: torch.dtype, reading: Reading, machine: Machine, *, wrap: Callable[[Any], Any], say: Say
+) -> tuple[Range, int]:
+    """(seconds of reading every row alone, peak at the longest row)."""
+    sizes = [row.num_tokens for row in reading.feed.encoded]
+    batch_of = lambda number: reading.feed.batches([number], seed=0, step=0, packing=True, capacity=1 << 60)
+    longest = max(range(len(sizes)), key=sizes.__getitem__)
+    median = sizes.index(statistics.median_low(sizes))
+    peak, typical = (
+        trace_reading(config, dtype=dtype, head=reading.head, objective=reading.objective, batches=partial(batch_of, number), wrap=wrap)
+        for number in (longest, median)
+    )  # fmt: skip
+    rates = calibrate([typical.tracker], machine.calibrations, say=say)
+    return around(price(typical.events, rates) * len(sizes), TIME_BELOW, TIME_ABOVE), peak.peak.total
 
 
 def _sizes(fake: BuiltFake) -> dict[str, int]:

@@ -19,7 +19,8 @@ from genwright.data.collate import Batch
 from genwright.engine.build import Built, build
 from genwright.engine.recipe import Recipe
 from genwright.engine.step import train_step
-from genwright.models.attention import ordinary_attention
+from genwright.models.attention import NAME, ordinary_attention
+from genwright.models.families import Head, family_of
 from genwright.models.load import build_model
 from genwright.parallel.norm import global_norm
 from genwright.plan.tracker import Event, Peak, Tracker
@@ -133,6 +134,8 @@ def trace_generation(
 def _trace_forward(
     model: Any, tracker: Tracker, rows: int, length: int, cache: Any, seen: int = 0
 ) -> tuple[Trace, Any]:
+    if family_of(model.config) == "encoder-decoder":
+        return _trace_source_and_target(model, tracker, rows, length, cache, seen)
     ids = torch.zeros(rows, length, dtype=torch.long)
     mask = torch.ones(rows, seen + length, dtype=torch.long)
     first = len(tracker.events)
@@ -141,12 +144,46 @@ def _trace_forward(
     return Trace(tracker.events[first:], tracker.peak, tracker), out.past_key_values
 
 
+def _trace_source_and_target(
+    model: Any, tracker: Tracker, rows: int, length: int, read: Any, seen: int
+) -> tuple[Trace, Any]:
+    """Reading a source and writing the first token; or, where a source was `read`, one more token."""
+    one, first = torch.zeros(rows, 1, dtype=torch.long), len(tracker.events)
+    with tracker.phase("cache and activations"):
+        if read is None:
+            source = torch.zeros(rows, length, dtype=torch.long)
+            read = model(input_ids=source, attention_mask=torch.ones_like(source), decoder_input_ids=one, use_cache=True)
+        else:
+            given = (read.encoder_last_hidden_state,)
+            read = model(
+                encoder_outputs=given, attention_mask=torch.ones(rows, seen, dtype=torch.long), decoder_input_ids=one,
+                past_key_values=read.past_key_values, use_cache=True,
+            )  # fmt: skip
+    return Trace(tracker.events[first:], tracker.peak, tracker), read
+
+
+def trace_reading(
+    config: Any, *, dtype: torch.dtype, head: Head, objective: Callable[[Any, Any], Any], batches: Callable[[], Sequence[Batch]],
+    wrap: Callable[[Any], Any] = lambda m: m,
+) -> Trace:  # fmt: skip
+    """The objective on some microbatches, without gradients. `batches` is called under the fake mode."""
+    mode = FakeTensorMode()
+    tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
+    with fake_weights_can_be_cast(), mode, torch.no_grad():
+        model = wrap(build_model(config, dtype, NAME, head)).eval()
+    tracker.track([*model.parameters(), *model.buffers()], "weights")
+    with mode, tracker, torch.no_grad(), tracker.phase("activations"):
+        for batch in batches():
+            objective(model, batch)
+    return Trace(tracker.events, tracker.peak, tracker)
+
+
 def trace_merge(recipe: Recipe, config: Any) -> int:
     """Peak of live bytes while an adapter is merged in float32 and the result is handed over as one state dict."""
     mode = FakeTensorMode()
     tracker = Tracker()
     with fake_weights_can_be_cast(), mode, tracker, torch.no_grad():
-        model: Any = recipe.adapter.wrap(build_model(config, torch.float32, "sdpa"))
+        model: Any = recipe.adapter.wrap(build_model(config, torch.float32, "sdpa", recipe.head))
         if recipe.adapter.form == "adapter":
             model = model.merge_and_unload()
     return tracker.peak.total

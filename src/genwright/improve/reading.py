@@ -1,0 +1,64 @@
+"""What a model says of rows without writing a word: their classes, their tags, and how surprised it is by them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from genwright.data.collate import Batch
+from genwright.data.formats import Row
+from genwright.data.layouts import Feed, Setting, feed_of
+from genwright.models.families import tags_at
+from genwright.objectives.classify import class_scores
+from genwright.objectives.language import label_log_probabilities, model_inputs
+
+Progress = Callable[[int, int], Any]
+
+
+@torch.no_grad()
+def classes_of(model: Any, rows: Sequence[Row], setting: Setting, progress: Progress | None = None) -> list[str]:
+    """The likeliest class of each text, by name. What a row is said to be is not looked at."""
+    feed = _feed([replace(row, label=setting.labels[0]) for row in rows], setting)
+    found = [int(class_scores(model, batch).argmax(-1)) for batch in _one_by_one(feed, progress)]
+    return [setting.labels[index] for index in found]
+
+
+@torch.no_grad()
+def tags_of(model: Any, rows: Sequence[Row], setting: Setting, progress: Progress | None = None) -> list[str]:
+    """The likeliest tag of each word, separated by spaces; words beyond the context have none."""
+    feed = _feed([replace(row, tags=(setting.labels[0],) * len(row.words)) for row in rows], setting)
+    found = [tags_at(model, model_inputs(batch), batch.positions_N).argmax(-1).tolist() for batch in _one_by_one(feed, progress)]
+    return [" ".join(setting.labels[index] for index in row) for row in found]
+
+
+@torch.no_grad()
+def bits_of(model: Any, rows: Sequence[Row], setting: Setting, *, per: str, progress: Progress | None = None) -> list[float]:
+    """How surprised the model is by each text: -log2 p of its labels, over their number or over the text's bytes.
+
+    Labels are what the objective learns: every token of a text, or the hidden ones, hidden by the chance of step 0.
+    """
+    feed = _feed(rows, setting)
+    totals = {row.key: [0.0, 0.0] for row in rows}
+    for encoded, batch in zip(feed.encoded, _one_by_one(feed, progress)):
+        log_p_N = label_log_probabilities(model, batch)
+        total = totals[encoded.row_key.partition(":")[0]]
+        total[0] -= float(log_p_N.sum()) / math.log(2)
+        total[1] += log_p_N.numel()
+    size = lambda row: len(row.text.encode()) if per == "byte" else totals[row.key][1]
+    return [totals[row.key][0] / max(1.0, size(row)) for row in rows]
+
+
+def _feed(rows: Sequence[Row], setting: Setting) -> Feed:
+    return feed_of(rows, setting, int(setting.tokenizer.pad_token_id or 0))
+
+
+def _one_by_one(feed: Feed, progress: Progress | None) -> Iterator[Batch]:
+    """Each row as a microbatch of its own: what is said of a row does not depend on its neighbours."""
+    for number in range(len(feed)):
+        yield feed.batches([number], seed=0, step=0, packing=True, capacity=1 << 60)[0]
+        if progress is not None:
+            progress(number + 1, len(feed))
