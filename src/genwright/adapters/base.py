@@ -21,6 +21,9 @@ class Adapter(Protocol):
     trains_base: ClassVar[bool]
     """Whether weights of the base are trained: then they are float32 masters and computed under autocast."""
 
+    mergeable: ClassVar[bool]
+    """Whether what was learned can be folded into the base's own weights, so that it costs nothing to run."""
+
     def wrap(self, model: Any) -> nn.Module:
         """Mark or add the weights to train; returns the model to run."""
         ...
@@ -48,8 +51,28 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def fresh_heads(model: Any) -> tuple[str, ...]:
+    """Names of the heads that were made anew when the model was loaded: random, so every adapter trains and saves them."""
+    return tuple(getattr(model, "genwright_heads", ()))
+
+
+def train_fresh_heads_(model: Any) -> list[nn.Module]:
+    """Train the heads made anew, where there are any; returns them."""
+    heads = [model.get_submodule(name) for name in fresh_heads(model)]
+    for head in heads:
+        train_(head)
+    return heads
+
+
 def save_model(model: Any, folder: Path) -> None:
-    """A whole `transformers` folder in float32: the masters, so nothing that was learned is rounded away."""
-    state = {name: tensor.float() for name, tensor in model.state_dict().items()}
+    """A whole `transformers` folder in float32: the masters, so nothing that was learned is rounded away.
+
+    Where weights are not tied, a tensor under two names (BERT's output bias) is written under both: reading would miss it.
+    """
+    tied, seen, state = model.config.get_text_config().tie_word_embeddings, set(), {}
+    for name, tensor in model.state_dict().items():
+        again = tensor.data_ptr() in seen and not tied
+        seen.add(tensor.data_ptr())
+        state[name] = tensor.float().clone() if again else tensor.float()
     model.config.dtype = torch.float32
     model.save_pretrained(folder, state_dict=state, safe_serialization=True)

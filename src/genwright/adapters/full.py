@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from genwright.adapters.base import freeze_, save_model, train_
+from genwright.adapters.base import freeze_, save_model, train_, train_fresh_heads_
 from genwright.base.errors import RecipeError
 from genwright.models.surgery import layers_of, untie_head_
 
@@ -20,6 +20,7 @@ class Full:
     form: ClassVar[str] = "model"
     default_learning_rate: ClassVar[float] = 5e-5
     trains_base: ClassVar[bool] = True
+    mergeable: ClassVar[bool] = False
 
     def wrap(self, model: Any) -> nn.Module:
         """All weights, tied ones once."""
@@ -33,11 +34,15 @@ class Full:
 
 @dataclass(frozen=True)
 class LastLayers:
-    """The last `layers` blocks and the final norm are trained; nothing below them needs a gradient (Howard 2018, ULMFiT)."""
+    """The last `layers` blocks and the final norm are trained; nothing below them needs a gradient (Howard 2018, ULMFiT).
+
+    A head made anew for the task is trained with them.
+    """
 
     form: ClassVar[str] = "model"
     default_learning_rate: ClassVar[float] = 1e-4
     trains_base: ClassVar[bool] = True
+    mergeable: ClassVar[bool] = False
 
     layers: int = 2
     """How many blocks, counted from the top."""
@@ -55,6 +60,7 @@ class LastLayers:
         freeze_(model)
         for module in [*blocks[-self.layers :], *([final_norm] if final_norm is not None else [])]:
             train_(module)
+        train_fresh_heads_(model)
         return model
 
     def save(self, model: Any, folder: Path) -> None:
@@ -64,16 +70,21 @@ class LastLayers:
 
 @dataclass(frozen=True)
 class Head:
-    """Only the output head is trained. A head tied to the embeddings is untied first: V x D more weights, and planned."""
+    """Only the head is trained: the one made anew for the task, or else the one that gives the logits.
+
+    An output head tied to the embeddings is untied first: V x D more weights, and planned.
+    """
 
     form: ClassVar[str] = "model"
     default_learning_rate: ClassVar[float] = 1e-3
     trains_base: ClassVar[bool] = True
+    mergeable: ClassVar[bool] = False
 
     def wrap(self, model: Any) -> nn.Module:
         """Training a tied head would train the embeddings behind our back, so it becomes a copy of its own."""
         freeze_(model)
-        train_(untie_head_(model))
+        if not train_fresh_heads_(model):
+            train_(untie_head_(model))
         return model
 
     def save(self, model: Any, folder: Path) -> None:

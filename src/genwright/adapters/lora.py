@@ -5,20 +5,19 @@ Legend: S tokens, I inputs, O outputs of a linear layer, R rank.
 
 from __future__ import annotations
 
-import json
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from peft.tuners import lora
 from torch import Tensor, nn
 
+from genwright.adapters.wrapped import checked_targets, heads_of, save_adapter, wrapped
 from genwright.base.errors import RecipeError
-
-ADAPTER_NAME = "default"
+from genwright.precision.quantize import QuantizedLinear, quantize_base_
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class LoRA:
     form: ClassVar[str] = "adapter"
     default_learning_rate: ClassVar[float] = 5e-4
     trains_base: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = True
 
     rank: int = 16
     """R, the width of the update."""
@@ -45,46 +45,108 @@ class LoRA:
     targets: tuple[str, ...] = ("all-linear",)
     """Names of the linear layers to adapt, or "all-linear": every one but the head."""
 
+    base: str = ""
+    """Keep the frozen base in "int8" (1 byte a weight) or "int4" (0.53) while training. Empty: in the compute type."""
+
     def wrap(self, model: Any) -> nn.Module:
         """Errors: RecipeError when a target matches no layer, naming the layers there are."""
-        config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self._targets(model), task_type="CAUSAL_LM",
-        )  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft warns about tied embeddings that it does not touch
-            wrapped = get_peft_model(model, config, autocast_adapter_dtype=True)
-        use_fused_forward_(wrapped)
-        return wrapped
-
-    def _targets(self, model: nn.Module) -> str | list[str]:
-        if self.targets == ("all-linear",):
-            return "all-linear"
-        known = sorted(
-            {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        )
-        missing = [target for target in self.targets if target not in known]
-        if missing:
-            raise RecipeError(
-                f"adapt.lora.targets names no layer of this model: {', '.join(missing)}.",
-                wanted=f'"all-linear", or some of {", ".join(known)}',
-                found=", ".join(self.targets),
-                do="correct the names",
-            )
-        return list(self.targets)
+        targets = checked_targets(model, self.targets, "adapt.lora.targets")
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets)
+        return lora_model(model, config, self.base)
 
     def save(self, model: Any, folder: Path) -> None:
-        """`peft`'s own folder. Sets in its configuration are sorted, so that equal adapters are equal files."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft asks for a property that transformers has renamed
-            model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)
-        path = folder / "adapter_config.json"
-        config = json.loads(path.read_text())
-        config |= {
-            key: sorted(value) for key, value in config.items() if isinstance(value, list) and key == "target_modules"
-        }
-        config["base_model_name_or_path"] = None
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        """`peft`'s own folder."""
+        save_adapter(model, folder)
+
+
+@dataclass(frozen=True)
+class RsLoRA:
+    """y = x W^T + (alpha / sqrt(rank)) (x A^T) B^T: the step of a wide update does not shrink with its rank.
+
+    Kalajdzievski 2023, arXiv 2312.03732, eq. 4. At rank 64 and alpha 16 the factor is 2, as in `lora`'s defaults.
+    """
+
+    form: ClassVar[str] = "adapter"
+    default_learning_rate: ClassVar[float] = 5e-4
+    trains_base: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = True
+
+    rank: int = 64
+    """R, the width of the update: worth its name where it is large."""
+
+    alpha: float = 16.0
+    """The update is scaled by alpha / sqrt(rank)."""
+
+    dropout: float = 0.0
+    """Chance to drop an input of A while training; above zero `peft`'s own, slower computation is used."""
+
+    targets: tuple[str, ...] = ("all-linear",)
+    """Names of the linear layers to adapt, or "all-linear": every one but the head."""
+
+    base: str = ""
+    """Keep the frozen base in "int8" (1 byte a weight) or "int4" (0.53) while training. Empty: in the compute type."""
+
+    def wrap(self, model: Any) -> nn.Module:
+        """Errors: RecipeError when a target matches no layer, naming the layers there are."""
+        targets = checked_targets(model, self.targets, "adapt.rslora.targets")
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, use_rslora=True
+        )
+        return lora_model(model, config, self.base)
+
+    def save(self, model: Any, folder: Path) -> None:
+        """`peft`'s own folder."""
+        save_adapter(model, folder)
+
+
+@dataclass(frozen=True)
+class DoRA:
+    """W' = m (W + s B A) / |W + s B A|, each output's length m and its direction trained apart   (Liu 2024, arXiv 2402.09353, eq. 5).
+
+    m starts as |W|, B at zero. `peft`'s own computation: the lengths of all rows are taken anew in every step. On
+    SmolLM2-135M rank 16 trains 5,040,000 weights: LoRA's, and one more for each output.
+    """
+
+    form: ClassVar[str] = "adapter"
+    default_learning_rate: ClassVar[float] = 5e-4
+    trains_base: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = True
+
+    rank: int = 16
+    """R, the width of the update of the direction."""
+
+    alpha: float = 32.0
+    """The update is scaled by alpha / rank."""
+
+    dropout: float = 0.0
+    """Chance to drop an input of A while training."""
+
+    targets: tuple[str, ...] = ("all-linear",)
+    """Names of the linear layers to adapt, or "all-linear": every one but the head."""
+
+    def wrap(self, model: Any) -> nn.Module:
+        """Errors: RecipeError when a target matches no layer, naming the layers there are."""
+        targets = checked_targets(model, self.targets, "adapt.dora.targets")
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, use_dora=True
+        )
+        return lora_model(model, config)
+
+    def save(self, model: Any, folder: Path) -> None:
+        """`peft`'s own folder."""
+        save_adapter(model, folder)
+
+
+def lora_model(model: Any, config: LoraConfig, base: str = "") -> Any:
+    """`peft`'s LoRA model with our forward, over a base in 8 or 4 bits where one is named.
+
+    Quantise before LoRA: LoRA must wrap the layer that will run. Heads stay as they are.
+    """
+    if base:
+        quantize_base_(model, base, keep=heads_of(model))
+    adapted = wrapped(model, config)
+    use_fused_forward_(adapted)
+    return adapted
 
 
 def use_fused_forward_(model: nn.Module) -> int:
@@ -92,7 +154,7 @@ def use_fused_forward_(model: nn.Module) -> int:
     changed = 0
     module: Any
     for module in model.modules():
-        if type(module) is lora.Linear and type(module.get_base_layer()) is nn.Linear:
+        if type(module) is lora.Linear and type(module.get_base_layer()) in (nn.Linear, QuantizedLinear):
             module.__class__ = FusedLinear
             changed += 1
     return changed
@@ -110,8 +172,9 @@ class FusedLinear(lora.Linear):
             a_RI, b_OR = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
             update = torch.nn.functional.linear(torch.nn.functional.linear(x, a_RI), b_OR)
             return base(x).add_(update, alpha=self.scaling[name])
+        weight, dense = (base.codes, base.dense) if isinstance(base, QuantizedLinear) else (base.weight, None)
         return LoRAFunction.apply(
-            x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+            x, weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name], dense
         )  # fmt: skip
 
     def _is_plain(self) -> bool:
@@ -125,36 +188,53 @@ class FusedLinear(lora.Linear):
             name not in self.lora_variant
             and not drops
             and self.lora_B[name].bias is None
-            and not self.get_base_layer().weight.requires_grad
+            and not any(parameter.requires_grad for parameter in self.get_base_layer().parameters())
         )
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Fold the update into W. Errors: RecipeError where W is kept in 8 or 4 bits: it would be lost in rounding."""
+        if isinstance(self.get_base_layer(), QuantizedLinear):
+            raise RecipeError(
+                "An adapter is not merged into a base of 8 or 4 bits: the update would be lost in the rounding.",
+                do="merge it into the base as it was published",
+            )
+        super().merge(safe_merge=safe_merge, adapter_names=adapter_names)
+
+
+Dense = Callable[[Tensor, torch.dtype], Tensor]
 
 
 class LoRAFunction(torch.autograd.Function):
     """y = x W^T + b + s (x A^T) B^T with W frozen; A and B are float32 masters, computed in x's type.
 
-    Backward, with g = dL/dy: u = s g B; dB = s g^T (x A^T); dA = u^T x; dx = g W + u A. Saves x and x A^T only.
+    Backward, with g = dL/dy: u = s g B; dB = s g^T (x A^T); dA = u^T x; dx = g W + u A. Saves x and x A^T only. Where W is
+    kept in integers, `dense` makes it of them, once each way.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight_OI: Tensor, bias: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float
-    ) -> Tensor:
+        ctx: Any, x: Tensor, weight_OI: Tensor, bias: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float, dense: Dense | None = None,
+    ) -> Tensor:  # fmt: skip
         """Map x [..., I] to [..., O] with W [O, I], A [R, I], B [O, R]."""
         x_SI = x.reshape(-1, x.shape[-1])
         a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
         xa_SR = x_SI @ a_RI.T
-        y_SO = torch.nn.functional.linear(x_SI, weight_OI, bias).addmm_(xa_SR, b_OR.T, alpha=scale)
+        dense_OI = weight_OI if dense is None else dense(weight_OI, x.dtype)
+        y_SO = torch.nn.functional.linear(x_SI, dense_OI, bias).addmm_(xa_SR, b_OR.T, alpha=scale)
         ctx.save_for_backward(x_SI, xa_SR, weight_OI, a_RI, b_OR)
-        ctx.scale, ctx.shape = scale, x.shape
+        ctx.scale, ctx.shape, ctx.dense = scale, x.shape, dense
         return y_SO.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None, None]:
         """Gradients of x, A and B; W and its bias are frozen."""
         x_SI, xa_SR, weight_OI, a_RI, b_OR = ctx.saved_tensors
         g_SO = gradients[0].reshape(-1, gradients[0].shape[-1])
         u_SR = (g_SO @ b_OR).mul_(ctx.scale)
         grad_b = (g_SO.T @ xa_SR).float().mul_(ctx.scale)
         grad_a = (u_SR.T @ x_SI).float()
-        grad_x = (g_SO @ weight_OI).addmm_(u_SR, a_RI).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        return grad_x, None, None, grad_a, grad_b, None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            dense_OI = weight_OI if ctx.dense is None else ctx.dense(weight_OI, g_SO.dtype)
+            grad_x = (g_SO @ dense_OI).addmm_(u_SR, a_RI).view(ctx.shape)
+        return grad_x, None, None, grad_a, grad_b, None, None

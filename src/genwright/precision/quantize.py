@@ -35,7 +35,7 @@ class QuantizedLinear(nn.Linear):
         self.in_features, self.out_features, self.dense_dtype = in_features, codes.shape[0], dtype
         self.codes = nn.Parameter(codes, requires_grad=False)
         self.register_buffer("scale", scale)
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach(), requires_grad=False))
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -43,7 +43,7 @@ class QuantizedLinear(nn.Linear):
         return self.dense(self.codes, self.dense_dtype)
 
     def dense(self, codes: Tensor, dtype: torch.dtype) -> Tensor:
-        """scale * codes [O, I] in `dtype`, multiplied in float32."""
+        """W = scale * codes [O, I] in `dtype`, multiplied in float32."""
         whole_OI = unpacked(codes) if codes.dtype == torch.uint8 else codes
         grouped_OGI = whole_OI.view(self.out_features, self.scale.shape[1], -1).float() * self.scale.float()[:, :, None]
         return grouped_OGI.view(self.out_features, self.in_features).to(dtype)

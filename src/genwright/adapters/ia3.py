@@ -1,0 +1,60 @@
+"""IA3: a learned factor for every key, value and inner activation, through `peft`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from peft import IA3Config
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as INNER,
+)
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as TARGETS,
+)
+from torch import nn
+
+from genwright.adapters.wrapped import linear_names, save_adapter, wrapped
+from genwright.base.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class IA3:
+    """k = l_k * (x W_k^T), v = l_v * (x W_v^T), y = (l_ff * h) W_down^T, only l is trained   (Liu 2022, arXiv 2205.05638, section 3.3).
+
+    l starts at 1, so the adapted model starts as the base. On SmolLM2-135M it trains 57,600 weights: 30 layers of
+    192 keys, 192 values and 1,536 inner activations. Which layers these are is `peft`'s table for the model's kind.
+    """
+
+    form: ClassVar[str] = "adapter"
+    default_learning_rate: ClassVar[float] = 5e-3
+    trains_base: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = True
+
+    outputs: tuple[str, ...] = ()
+    """Layers whose outputs are scaled, by name, for a kind of model that `peft` has no table for. Empty: the table's."""
+
+    inputs: tuple[str, ...] = ()
+    """Layers whose inputs are scaled, beside `outputs`."""
+
+    def wrap(self, model: Any) -> nn.Module:
+        """Errors: RecipeError for a kind of model that `peft` has no table for, naming the layers there are."""
+        targets, inner = [*self.outputs, *self.inputs], list(self.inputs)
+        kind, known = model.config.model_type, linear_names(model)
+        if not targets:
+            targets, inner = TARGETS.get(kind, []), INNER.get(kind, [])
+        missing = [name for name in targets if name.rpartition(".")[2] not in known]
+        if missing or not targets:
+            raise RecipeError(
+                f"adapt.ia3 names no layer of this model: {', '.join(missing)}."
+                if missing
+                else f"adapt.ia3 does not know which layers of a '{kind}' model are its keys, values and inner activations.",
+                wanted=f"outputs and inputs among {', '.join(known)}",
+                do='name them: [adapt.ia3] outputs = [...] inputs = [...], or use method = "lora"',
+            )
+        return wrapped(model, IA3Config(target_modules=list(targets), feedforward_modules=list(inner)))
+
+    def save(self, model: Any, folder: Path) -> None:
+        """`peft`'s own folder."""
+        save_adapter(model, folder)
