@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +43,7 @@ def make(family: str, dtype: torch.dtype = torch.float32, attention: str = "sdpa
     """A random model whose logits are far apart; a head that a family makes anew for its task is named on the model."""
     maker, config = MAKERS[family]
     torch.manual_seed(7)
-    model = maker.from_config(config, attn_implementation=attention if family == "decoder" else "eager")
+    model = maker.from_config(copy.deepcopy(config), attn_implementation=attention if family == "decoder" else "eager")
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
