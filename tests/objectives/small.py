@@ -62,7 +62,10 @@ def answers(
 
 
 def one_batch(items: Sequence[Item], *, packing: bool = True, **columns: Tensor) -> Batch:
-    (batch,) = collate_items(items, packing=packing, capacity=10_000, pad_id=0)
+    ready = [
+        replace(item, columns={name: torch.tensor(values) for name, values in item.columns.items()}) for item in items
+    ]
+    (batch,) = collate_items(ready, packing=packing, capacity=10_000, pad_id=0)
     return replace(batch, columns=batch.columns | columns)
 
 

@@ -227,9 +227,11 @@ def test_no_two_variants_are_the_same() -> None:
     assert min(abs(a - b) for i, a in enumerate(values) for b in values[:i]) > 1e-3
 
 
+@pytest.mark.parametrize("corrected", [True, False])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_kl_is_divided_as_the_variant_divides(name: str) -> None:
-    kl = [((ref - now).exp() - (ref - now) - 1) for now, _, ref, _ in ANSWERS]
+def test_kl_is_divided_as_the_variant_divides(name: str, corrected: bool) -> None:
+    k3s = [((ref - now).exp() - (ref - now) - 1) for now, _, ref, _ in ANSWERS]
+    kl = [one * (now - old).exp() for one, (now, old, _, _) in zip(k3s, ANSWERS)] if corrected else k3s
     by_answer = float(sum(one.mean() for one in kl)) / NUM_ANSWERS
     by_token = float(torch.cat(kl).mean())
     expected = {
@@ -239,7 +241,7 @@ def test_kl_is_divided_as_the_variant_divides(name: str) -> None:
         "cispo": by_token,
         "dr_grpo": by_token * NUM_TOKENS / 60,
     }
-    found = small.value(variant(name, beta=0.5), READY, small.one_batch(GROUPS)) - small.value(
+    found = small.value(variant(name, beta=0.5, corrected_kl=corrected), READY, small.one_batch(GROUPS)) - small.value(
         variant(name), READY, small.one_batch(GROUPS)
     )
     assert found == pytest.approx(0.5 * expected[name], rel=1e-4)
@@ -315,7 +317,7 @@ def test_ppo_by_a_plain_forward_of_each_answer() -> None:
     )
 
 
-ALL = [GRPO(loss="grpo", beta=0.1), GRPO(), variant("dr_grpo"), variant("gspo", beta=0.1), PPO()]
+ALL = [GRPO(loss="grpo", beta=0.1, corrected_kl=False), GRPO(), variant("dr_grpo"), variant("gspo", beta=0.1), PPO()]
 NAMES = ["grpo", "dapo", "dr_grpo", "gspo", "ppo"]
 
 
@@ -354,10 +356,12 @@ def learn(objective: GRPO, scale: str = "group", steps: int = 40, rate: float = 
         rewards = (tokens.view(8, 8, 4) == 2).float().sum(-1)
         batch = SimpleNamespace(
             document_N=torch.arange(64).repeat_interleave(4), num_documents=64,
-            columns={"advantage_D": group_advantages(rewards, scale).flatten(), "old_N": log_probs.detach()[tokens]},
+            columns={"advantage_D": group_advantages(rewards, scale).flatten(), "old_N": log_probs.detach()[tokens],
+                     "reference_N": torch.full((256,), -math.log(5))},
         )  # fmt: skip
         loss = objective.token_losses(log_probs[tokens], batch).mean()
-        loss = loss + objective.beta * k3(log_probs[tokens], torch.full((256,), -math.log(5))).mean()
+        if objective.beta:
+            loss = loss + objective.beta * objective.token_kl(log_probs[tokens], batch).mean()
         (gradient,) = torch.autograd.grad(loss, [logits])
         logits.data -= rate * gradient
         shares.append(float(logits.detach().softmax(0)[2]))
@@ -371,12 +375,20 @@ def test_the_rewarded_token_becomes_likely(name: str) -> None:
 
 @pytest.mark.parametrize("beta", [0.3, 0.5, 2.0])
 def test_the_kl_holds_the_policy_where_it_should(beta: float) -> None:
-    """Reward pulls token 2's logit by 7/8 p (1 - p) (a group's mean has the answer in it), the KL by -beta (p - 1/5).
+    """The best policy is reference * exp(reward / beta); 7/8 of the reward counts, for a group's mean has the answer in it.
 
-    In expectation the slope of k3 on the policy's own samples is that of KL(reference || policy).
+    So logit(p) = logit(1/5) + 7 / (8 beta).
     """
-    p = (7 / 8 - beta + math.sqrt((7 / 8 - beta) ** 2 + 4 * 7 / 8 * beta / 5)) / (2 * 7 / 8)
+    p = 1 / (1 + math.exp(-(math.log(0.2 / 0.8) + 7 / 8 / beta)))
     shares = learn(GRPO(beta=beta), scale="none", steps=300, rate=0.3)
+    assert sum(shares[-150:]) / 150 == pytest.approx(p, abs=0.02)
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.5, 2.0])
+def test_k3_alone_has_the_slope_of_the_other_kl(beta: float) -> None:
+    """Reward pulls token 2's logit by 7/8 p (1 - p), KL(reference || policy) by -beta (p - 1/5)."""
+    p = (7 / 8 - beta + math.sqrt((7 / 8 - beta) ** 2 + 4 * 7 / 8 * beta / 5)) / (2 * 7 / 8)
+    shares = learn(GRPO(beta=beta, corrected_kl=False), scale="none", steps=300, rate=0.3)
     assert sum(shares[-150:]) / 150 == pytest.approx(p, abs=0.02)
 
 
@@ -394,6 +406,7 @@ def test_only_a_kl_asks_for_a_reference() -> None:
         (lambda: GRPO(epsilon_high=0.0), r"epsilon_high is out of range"),
         (lambda: GRPO(loss="cispo", epsilon_low=0.1), r"no effect on cispo"),
         (lambda: GRPO(beta=-0.1), r"grpo\.beta is out of range"),
+        (lambda: GRPO(corrected_kl=False), r"no effect without a KL"),
         (lambda: PPO(epsilon=0.0), r"ppo\.epsilon is out of range"),
         (lambda: PPO(kl_weight=-1.0), r"ppo\.kl_weight is out of range"),
         (lambda: PPO(lam=1.5), r"ppo\.lam is out of range"),

@@ -46,9 +46,10 @@ def group_advantages(rewards_PG: Tensor, scale: str = "group", epsilon: float = 
 
 
 def k3(log_probs_N: Tensor, reference_N: Tensor) -> Tensor:
-    """e^d - d - 1 with d = ref - lp: unbiased for KL(policy || reference) on its own samples, never below 0.
+    """e^d - d - 1 with d = ref - lp: its value is unbiased for KL(policy || reference) on the policy's samples, never below 0.
 
-    Schulman 2020, "Approximating KL divergence", k3. Exactly 0, with gradient 0, where both agree.
+    Schulman 2020, "Approximating KL divergence", k3. Exactly 0, with gradient 0, where both agree. Its slope on samples
+    taken as given is that of KL(reference || policy): see `GRPO.corrected_kl`.
     """
     difference_N = reference_N - log_probs_N
     return torch.expm1(difference_N) - difference_N
@@ -143,6 +144,11 @@ class GRPO:
     beta: float = 0.0
     """Weight of the KL to the reference; 0 needs no reference."""
 
+    corrected_kl: bool = True
+    """Weigh k3 with the ratio: then its slope is that of KL(policy || reference) (arXiv 2512.02556, section 3.1), and the
+    best policy is reference * exp(reward / beta). false: k3 as the GRPO paper has it, whose slope is that of
+    KL(reference || policy)."""
+
     answer_tokens: int = 0
     """The most tokens of an answer: the constant of "dr_grpo", which needs it; 0 for the others."""
 
@@ -162,6 +168,10 @@ class GRPO:
             raise RecipeError("grpo.epsilon_low has no effect on cispo.", do="leave it out")
         if self.beta < 0:
             raise RecipeError("grpo.beta is out of range.", wanted="at least 0", found=str(self.beta))
+        if not self.corrected_kl and not self.beta:
+            raise RecipeError(
+                "grpo.corrected_kl has no effect without a KL.", do="leave it out, or set grpo.beta above 0"
+            )
         if (self.loss == "dr_grpo") != (self.answer_tokens > 0):
             raise RecipeError(
                 "grpo.answer_tokens is the constant of dr_grpo, and of it only.", wanted="above 0 with dr_grpo, else 0",
@@ -178,7 +188,7 @@ class GRPO:
         log_probs_N = label_log_probabilities(model, batch)
         terms = {"policy": self._term(self.token_losses(log_probs_N, batch), batch)}
         if self.beta:
-            terms["kl"] = self._term(k3(log_probs_N, batch.columns["reference_N"]), batch, weight=self.beta)
+            terms["kl"] = self._term(self.token_kl(log_probs_N, batch), batch, weight=self.beta)
         return Loss(terms)
 
     def token_losses(self, log_probs_N: Tensor, batch: Any) -> Tensor:
@@ -191,6 +201,11 @@ class GRPO:
             mean_D = per_document(log_ratio_N, batch) / tokens_per_document(batch).clamp(min=1)
             log_ratio_N = mean_D.index_select(0, batch.document_N)
         return clipped_losses(log_ratio_N.exp(), advantage_N, self.epsilon_low, self.epsilon_high)
+
+    def token_kl(self, log_probs_N: Tensor, batch: Any) -> Tensor:
+        """The estimate of the KL to the reference at each token, [N]."""
+        kl_N = k3(log_probs_N, batch.columns["reference_N"])
+        return kl_N * (log_probs_N - batch.columns["old_N"]).exp() if self.corrected_kl else kl_N
 
     def _term(self, values_N: Tensor, batch: Any, weight: float = 1.0) -> Term:
         if self.loss in ("dapo", "cispo"):
