@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -34,8 +32,8 @@ class Item:
     num_sequences: int = 1
     counts: Mapping[str, float] = field(default_factory=dict)
     """What the row adds to the step's counts, beside "tokens" and "documents"."""
-    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """Values per label ("..._N...") or per sequence ("..._D")."""
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    """Values per label ("..._N", "..._NK") or per sequence ("..._D")."""
     source_ids: Sequence[int] = ()
     ends: Sequence[int] = ()
     """Index of each sequence's last token, where an objective reads it there."""
@@ -100,7 +98,7 @@ def next_tokens(row: Encoded) -> Item:
     learned = [place for place in range(1, len(row.input_ids)) if row.learned[place]]
     return Item(
         row.input_ids, len(row.input_ids), [place - 1 for place in learned], [row.input_ids[place] for place in learned],
-        [0] * len(learned), columns={f"{name}_D": [value] for name, value in row.values.items()},
+        [0] * len(learned), columns=row.columns,
     )  # fmt: skip
 
 
@@ -111,7 +109,7 @@ def collate_items(items: Sequence[Item], *, packing: bool, capacity: int, pad_id
     longest. A row longer than the capacity is a microbatch of its own. Errors: DataError if nothing is learned.
     """
     counts = counts_of(items)
-    if not counts["tokens"] and not any(item.columns for item in items):
+    if not counts["tokens"] and not any(item.counts for item in items):
         raise DataError(
             "A step has no learned tokens: nothing could be learned from it.",
             wanted="at least one token of an answer, or of a text, in each step",
@@ -124,12 +122,12 @@ def collate_items(items: Sequence[Item], *, packing: bool, capacity: int, pad_id
 
 
 def counts_of(items: Sequence[Item]) -> dict[str, float]:
-    """What the step's losses are divided by: labels, sequences, and what the rows count besides."""
+    """What the step's losses are divided by: labels, sequences, and what the rows count besides (1 where there are none)."""
     counts = {"tokens": float(sum(len(item.labels) for item in items)), "documents": float(sum(item.num_sequences for item in items))}  # fmt: skip
     for item in items:
         for name, amount in item.counts.items():
             counts[name] = counts.get(name, 0.0) + amount
-    return counts
+    return {name: amount if name == "tokens" else max(1.0, amount) for name, amount in counts.items()}
 
 
 def padded_layout(lengths: Sequence[int], capacity: int) -> list[list[list[int]]]:
@@ -173,7 +171,7 @@ def _padded(rows: list[list[int]], width: int, fill: int) -> Tensor:
 
 
 def _columns(items: list[Item]) -> dict[str, Tensor]:
-    return {name: torch.tensor([value for one in items for value in one.columns[name]]) for name in items[0].columns}
+    return {name: torch.cat([one.columns[name] for one in items]) for name in items[0].columns}
 
 
 def _where(rows: list[list[Item]], width: int) -> tuple[list[int], list[int], list[int]]:

@@ -9,7 +9,8 @@
     tokens/tags         {"tokens": ["Rome", "is", "old"], "tags": ["B-LOC", "O", "O"]}
     chosen/rejected     {"prompt": ..., "chosen": ..., "rejected": ...}       texts or lists of messages
 
-Any format may have `system` (a text put before the conversation) and `group` (rows of a group stay in one split).
+Any format may have `system` (a text put before the conversation), `group` (rows of a group stay in one split) and
+`forget` (true: unlearning is to forget the row).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 """Format name -> the keys by which it is recognised."""
 
-OPTIONAL = ("system", "input", "prompt", "group")
+OPTIONAL = ("system", "input", "prompt", "group", "forget")
 """Keys that formats read where they stand."""
 
 
@@ -66,6 +67,8 @@ class Row:
     tags: tuple[str, ...] = ()
     chosen: Messages = ()
     rejected: Messages = ()
+    forget: bool = False
+    """Whether unlearning is to forget it; other rows are kept."""
     group: str = ""
     """Rows of one group are near-duplicates of each other: they stay in one split and are one unit of statistics."""
     place: str = ""
@@ -118,7 +121,10 @@ def row_of(value: Mapping[str, Any], format: str, place: str) -> Row:
             )
     row = _READERS[format](value, place)
     group = value.get("group")
-    return replace(row, group="" if group is None else str(group), place=place)
+    forget = value.get("forget", False)
+    if not isinstance(forget, bool):
+        raise DataError(f"{place}: 'forget' is not true or false.", wanted="true or false", found=_short(forget))
+    return replace(row, group="" if group is None else str(group), place=place, forget=forget)
 
 
 def _keys(value: Mapping[str, Any]) -> str:

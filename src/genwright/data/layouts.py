@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 
 from genwright.base.errors import DataError, RecipeError
 from genwright.catalogue.parts import LAYOUTS, OBJECTIVES
@@ -358,6 +359,51 @@ class Pairs:
         return branching(row, {"pairs": 1.0})
 
 
+@dataclass(frozen=True)
+class Judged(Pairs):
+    """A wanted and an unwanted answer, and a mismatched one, the next row's, for KTO's baseline. The prompt stands once."""
+
+    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+        """As pairs, with a third branch. Errors: DataError for a single row, which has no other row's answer."""
+        pairs = super().encode(rows)
+        if len(pairs) < 2:
+            raise DataError("KTO's baseline needs the answer of another row.", wanted="at least two rows", found=str(len(rows)))
+        return [self._with_mismatched(row, pairs[(number + 1) % len(pairs)]) for number, row in enumerate(pairs)]
+
+    def _with_mismatched(self, row: Encoded, other: Encoded) -> Encoded:
+        start, length = other.branches[0], other.branches[1]
+        answer = slice(start, start + length)
+        return replace(
+            row, input_ids=row.input_ids + other.input_ids[answer], learned=row.learned + other.learned[answer],
+            branches=(*row.branches, length), columns={"desirable_D": torch.tensor([1.0, 0.0, -1.0])},
+        )  # fmt: skip
+
+    def item(self, row: Encoded, chance: np.random.Generator) -> Item:
+        """Sequence 0 is wanted, 1 unwanted, 2 mismatched."""
+        return branching(row, {"judged": 2.0})
+
+
+@dataclass(frozen=True)
+class Forget(Answers):
+    """Conversations to forget, and conversations to keep: `"forget": true` in a row marks the first."""
+
+    families: ClassVar[tuple[str, ...]] = ("decoder",)
+
+    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+        """Errors: DataError where nothing is to be forgotten."""
+        if not any(row.forget for row in rows):
+            raise DataError("No row is to be forgotten.", wanted='rows with "forget": true', do="mark the rows to forget")
+        encoded = super().encode(rows)
+        return [replace(one, columns={"forget_D": torch.tensor([float(row.forget)])}) for row, one in zip(rows, encoded)]
+
+    def item(self, row: Encoded, chance: np.random.Generator) -> Item:
+        """Counted apart, since each side is a mean of its own."""
+        side = "forget" if float(row.columns["forget_D"][0]) else "retain"
+        plain = next_tokens(row)
+        counts = {f"{one}_{what}": 0.0 for one in ("forget", "retain") for what in ("tokens", "documents")}
+        return replace(plain, counts=counts | {f"{side}_tokens": float(len(plain.labels)), f"{side}_documents": 1.0})
+
+
 def branching(row: Encoded, counts: dict[str, float]) -> Item:
     """A shared beginning and its branches: the beginning's last token predicts the first of each branch."""
     shared, *branches = row.branches
@@ -370,8 +416,7 @@ def branching(row: Encoded, counts: dict[str, float]) -> Item:
         start += length
         last.append(start - 1)
     document: Document = row.branches
-    columns = {f"{name}_D": [value] * len(branches) for name, value in row.values.items()}
-    return Item(row.input_ids, document, positions, labels, sequences, len(branches), counts, columns, ends=last)
+    return Item(row.input_ids, document, positions, labels, sequences, len(branches), counts, row.columns, ends=last)
 
 
 @dataclass(frozen=True)

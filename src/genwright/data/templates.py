@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from genwright.base.errors import DataError
 from genwright.data.formats import Message, Row
 
@@ -45,8 +47,8 @@ class Encoded:
     """Where classes are learned: the row's class, or each token's (-100: none)."""
     source_ids: list[int] = field(default_factory=list)
     """What an encoder-decoder's encoder reads; `input_ids` are then the target."""
-    values: dict[str, float] = field(default_factory=dict)
-    """What the row carries beside its tokens: an advantage, a mark such as forget = 1."""
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    """What is said of the row beside its tokens: "..._N" per label, "..._D" per sequence."""
 
     @property
     def num_tokens(self) -> int:

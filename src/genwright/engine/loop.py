@@ -15,6 +15,7 @@ from genwright.data.order import rows_of_step
 from genwright.engine.build import Built
 from genwright.engine.optim import rate_at, set_rate_
 from genwright.engine.recipe import Recipe
+from genwright.engine.rollouts import Rounds
 from genwright.engine.step import train_step
 from genwright.parallel.norm import global_norm
 
@@ -35,6 +36,10 @@ class TrainedStep:
     learning_rate: float
     seconds: float
     rows: tuple[int, ...]
+    reward: float | None = None
+    """The mean over the round's answers, where the model learns from its own."""
+    resumable: bool = True
+    """Whether a run may go on from here: a round of rollouts is not begun in its middle."""
 
 
 def microbatches_of_step(recipe: Recipe, feed: Feed, step: int) -> tuple[tuple[int, ...], list[Batch]]:
@@ -51,15 +56,19 @@ def microbatches_of_step(recipe: Recipe, feed: Feed, step: int) -> tuple[tuple[i
     return tuple(rows), batches
 
 
-def train(built: Built, recipe: Recipe, feed: Feed, *, start: int = 0) -> Iterator[TrainedStep]:
+def train(
+    built: Built, recipe: Recipe, feed: Feed, *, start: int = 0, rounds: Rounds | None = None
+) -> Iterator[TrainedStep]:
     """Train from step `start` to the end, yielding after each step; one sync with the host a step.
+
+    `rounds` answers the feed's prompts, where the model learns from its own answers.
 
     Errors: Diverged after MOST_SKIPPED_IN_A_ROW non-finite steps, naming the rows of the last one.
     """
     skipped_in_a_row = 0
     for step in range(start, recipe.steps):
         began = time.perf_counter()
-        rows, batches = microbatches_of_step(recipe, feed, step)
+        rows, batches = rounds.microbatches(step) if rounds else microbatches_of_step(recipe, feed, step)
         rate = rate_at(
             step, steps=recipe.steps, top=recipe.learning_rate, schedule=recipe.schedule, warmup_fraction=recipe.warmup_fraction
         )  # fmt: skip
@@ -73,6 +82,7 @@ def train(built: Built, recipe: Recipe, feed: Feed, *, start: int = 0) -> Iterat
         yield TrainedStep(
             step + 1, loss, norm, bool(skipped), sum(batch.tokens for batch in batches),
             sum(batch.learned_tokens for batch in batches), rate, time.perf_counter() - began, rows,
+            rounds.mean_reward() if rounds else None, rounds.begins(step + 1) if rounds else True,
         )  # fmt: skip
         if skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             raise Diverged(

@@ -12,15 +12,31 @@ from genwright.base.files import sha256_of_json
 from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
 from genwright.catalogue.tasks import task
 from genwright.models.families import Head
-from genwright.objectives.loss import Objective
 from genwright.precision.policy import resolve
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """How a model answers prompts to learn from its own answers."""
+
+    answers: int
+    """Of each prompt, in each round."""
+    updates: int
+    """Optimiser steps that learn from one round."""
+    temperature: float
+    """Of sampling."""
+    max_new_tokens: int
+    """The longest answer."""
+    reward: str
+    """The function's name and its file's hash."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What one training is. Two runs with equal recipes, rows and machine end in equal bytes."""
 
-    objective: Objective
+    objective: Any
+    """An `objectives.loss.Objective`, with the constants of its equation."""
     adapter: Adapter
     precision: str
     """"fp32" or "bf16"; never "auto"."""
@@ -47,6 +63,12 @@ class Recipe:
     labels: tuple[str, ...] = ()
     """The classes of the data, where the objective's head has classes."""
 
+    rollouts: Any = None
+    """`Rollouts`, where the model learns from its own answers; else None."""
+
+    teacher: str = ""
+    """The second model, where one makes columns."""
+
     @property
     def head(self) -> Head:
         """What stands on the model's body."""
@@ -55,7 +77,8 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Names and constants, for records and for the hash."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return values | {name: describe(values[name]) for name in ("objective", "adapter")}
+        parts = {name: describe(values[name]) for name in ("objective", "adapter", "rollouts") if values[name] is not None}
+        return values | parts
 
     def identity(self) -> str:
         """SHA-256 of the recipe: a checkpoint belongs to exactly one."""
@@ -67,7 +90,9 @@ def describe(part: Any) -> dict[str, Any]:
     return {"name": type(part).__name__, **dataclasses.asdict(part)}
 
 
-def recipe_for(spec: Any, method: str, num_rows: int, *, family: str = "decoder", labels: tuple[str, ...] = ()) -> Recipe:
+def recipe_for(
+    spec: Any, method: str, num_rows: int, *, family: str = "decoder", labels: tuple[str, ...] = (), reward: str = ""
+) -> Recipe:
     """The recipe of a project's method: every "auto" and 0 of the file becomes a value here, and is recorded.
 
     Errors: RecipeError where objective, precision or data do not go together.
@@ -89,7 +114,13 @@ def recipe_for(spec: Any, method: str, num_rows: int, *, family: str = "decoder"
         max_norm=adapt.max_norm,
         seed=spec.project.seed,
         labels=labels,
+        rollouts=_rollouts(adapt, reward) if OBJECTIVES[objective].layout == "prompts" else None,
+        teacher=adapt.teacher,
     )
+
+
+def _rollouts(adapt: Any, reward: str) -> Rollouts:
+    return Rollouts(adapt.answers, adapt.updates, adapt.answer_temperature, adapt.max_new_tokens, reward)
 
 
 def objective_name(spec: Any, family: str) -> str:

@@ -11,20 +11,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genwright.base.errors import Interrupted
+from genwright.base.errors import Interrupted, RecipeError
 from genwright.base.events import Events
 from genwright.base.files import files_below
 from genwright.data.layouts import Feed
 from genwright.engine import checkpoint
 from genwright.engine.build import Built, build
+from genwright.engine.columns import with_columns
 from genwright.engine.loop import TrainedStep, mean_loss, train
 from genwright.engine.recipe import Recipe
+from genwright.engine.rollouts import Rounds, Worth
+from genwright.models.attention import NAME
 from genwright.models.load import load_model
 from genwright.plan.cadence import interval_seconds
 from genwright.plan.verify import measuring, release_freed_memory
+from genwright.precision.policy import resolve
 
 FIRST_SAVE_SECONDS = 20.0
 """Until a save was timed, its cost is unknown: save once after so long, then at the computed interval."""
+
+
+def refuse_second() -> Any:
+    """Where no second model was named. Errors: RecipeError."""
+    raise RecipeError("This objective learns from a second model.", wanted="adapt.teacher", do="name a model in adapt.teacher")
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,18 @@ class Job:
     checkpoint_every: str | int = "auto"
     validate_every: int = 0
     patience: int = 0
+    load_second: Callable[[], Any] = refuse_second
+    """Loads the model that makes columns, where an objective learns from one."""
+    answering: Answerer | None = None
+    """What it takes to learn from own answers: the tokenizer, and what an answer is worth."""
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A tokenizer and a worth: (number of the training row, the answer's tokens) to a reward."""
+
+    tokenizer: Any
+    worth: Worth
 
 
 @dataclass
@@ -100,7 +121,8 @@ class Saver:
 def train_to_end(job: Job, out: Path) -> dict[str, Any]:
     """Train, write what was trained to `out`, and return what was measured. Errors: Interrupted (saved first), Diverged."""
     with measuring() as loading:
-        built = build(job.recipe, lambda dtype, attention: load_model(job.model, dtype=dtype, attention=attention, head=job.recipe.head))
+        built = build(job.recipe, lambda dtype, attention: _load(job, dtype, attention))
+        job = with_all_columns(job, built)  # before a checkpoint is restored: the reference is the model as it was found
     say = lambda text: job.events.write("note", stage="adapt", text=text)
     found = checkpoint.latest(job.work / "checkpoints", recipe=job.recipe.identity(), say=say)
     progress, start = Progress(), 0
@@ -140,16 +162,35 @@ def train_to_end(job: Job, out: Path) -> dict[str, Any]:
     }
 
 
+def _load(job: Job, dtype: Any, attention: str) -> Any:
+    return load_model(job.model, dtype=dtype, attention=attention, head=job.recipe.head)
+
+
+def with_all_columns(job: Job, built: Built) -> Job:
+    """The job with what a second model says of its rows."""
+    add = lambda feed: with_columns(job.recipe, built, feed, job.load_second)
+    return dataclasses.replace(job, train=add(job.train), validation=add(job.validation) if job.validate_every else job.validation)
+
+
+def _rounds(job: Job, built: Built) -> Rounds | None:
+    """Rollouts, where the objective learns from them. A reference that is no switched-off adapter is a model of its own."""
+    if job.answering is None:
+        return None
+    wants = "reference_N" in job.recipe.objective.columns and not hasattr(built.model, "disable_adapter")
+    frozen = _load(job, resolve(job.recipe.precision).compute, NAME) if wants else None
+    return Rounds(built, job.recipe, job.train, job.answering.tokenizer, job.answering.worth, frozen)
+
+
 def _steps(job: Job, built: Built, progress: Progress, start: int) -> list[float]:
     """Run the loop from `start`, telling of every step; returns the seconds of each save."""
     saver = Saver(job.checkpoint_every)
-    for done in train(built, job.recipe, job.train, start=start):
+    for done in train(built, job.recipe, job.train, start=start, rounds=_rounds(job, built)):
         progress.add(done)
         job.events.write("step", stage="adapt", rung=job.rung, total=job.recipe.steps, **_told(done))
         if job.validate_every and done.step % job.validate_every == 0:
             _validate(job, built, progress, done.step)
-        stopping = job.stop()
-        if stopping or saver.due(done.step):
+        stopping = done.resumable and job.stop()
+        if stopping or (done.resumable and saver.due(done.step)):
             saver.saved(_save(job, built, progress, done.step))
         if stopping:
             raise Interrupted(

@@ -26,19 +26,24 @@ from genwright.data.files import load_rows
 from genwright.data.formats import Row
 from genwright.data.layouts import Feed, Setting, feed_of
 from genwright.data.templates import encode_prompt
+from genwright.engine.columns import blank_columns
 from genwright.engine.recipe import Recipe, objective_name, recipe_for
+from genwright.engine.rewards import Reward, load_reward, try_reward
+from genwright.engine.rollouts import blank_round, refuse_ungrouped
 from genwright.evaluate.statistics import bootstrap
 from genwright.improve.examples import NearestExamples, few_shot_messages
 from genwright.improve.solution import Answering, Solution, read_solution, write_solution
-from genwright.improve.training import Job, train_to_end
+from genwright.improve.training import Answerer, Job, refuse_second, train_to_end
+from genwright.models.attention import NAME
 from genwright.models.families import Head, family_of
 from genwright.models.generate import Sampling
-from genwright.models.load import load_config, load_tokenizer
-from genwright.models.sources import cache_folder
+from genwright.models.load import load_config, load_model, load_tokenizer
+from genwright.models.sources import cache_folder, fetch, locate
 from genwright.models.tokenizer_files import copy_tokenizer
 from genwright.plan.estimate import Estimate
 from genwright.plan.rungs import Asking, Machine, Reading, plan_prompting, plan_training
 from genwright.plan.verify import measuring
+from genwright.precision.policy import resolve
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,36 @@ class Workshop:
 
     def recipe(self, method: str) -> Recipe:
         """The method's recipe. Errors: RecipeError when the objective cannot learn from these rows."""
-        return recipe_for(self.spec, method, len(self.feeds["train"]), family=self.family, labels=self._setting.labels)
+        recipe = recipe_for(
+            self.spec, method, len(self.feeds["train"]), family=self.family, labels=self._setting.labels,
+            reward=self.reward.identity if self.reward else "",
+        )  # fmt: skip
+        if recipe.rollouts is not None:
+            refuse_ungrouped(recipe)
+        return recipe
+
+    @cached_property
+    def reward(self) -> Reward | None:
+        """The project's reward function, tried once. Errors: RecipeError for one that is missing, raises or says NaN."""
+        if self._setting.objective.layout != "prompts":
+            return None
+        reward, row = load_reward(self.spec.adapt.reward, self.spec.base), self.rows("train")[0]
+        try_reward(reward, question(row), reference(row))
+        return reward
+
+    def _worth(self, number: int, answer: list[int]) -> float:
+        """What an answer to a training row is worth."""
+        assert self.reward is not None
+        row = self.rows("train")[number]
+        return self.reward(question(row), self.tokenizer.decode(answer, skip_special_tokens=True).strip(), reference(row))
+
+    def _second_model(self) -> Any:
+        """The model that adapt.teacher names, in the type that is computed in. Errors: RecipeError, ModelError."""
+        if not self.spec.adapt.teacher:
+            return refuse_second()
+        source = locate(self.spec.adapt.teacher, offline=self.spec.select.offline, base=self.spec.base)
+        folder = fetch(source, cache_folder(), offline=self.spec.select.offline, say=lambda text: self.events.write("note", stage="adapt", text=text))
+        return load_model(folder, dtype=resolve(self.spec.adapt.precision).compute, attention=NAME)
 
     def trains(self, rung: str) -> bool:
         """Whether a rung trains weights."""
@@ -198,8 +232,13 @@ class Workshop:
                 say=say,
             )
         return plan_training(
-            self.recipe(rung), self.config, self.feeds["train"], self._asking(rung), machine, weights_bytes=weights, say=say,
+            self.recipe(rung), self.config, self._planned_feed(rung), self._asking(rung), machine, weights_bytes=weights, say=say,
         )  # fmt: skip
+
+    def _planned_feed(self, rung: str) -> Feed:
+        """The training rows, with columns and answers that say nothing but have the right shapes."""
+        recipe, feed = self.recipe(rung), self.feeds["train"]
+        return blank_round(recipe, feed) if recipe.rollouts else blank_columns(recipe, feed, self.config.get_text_config().hidden_size)
 
     @property
     def pad_id(self) -> int:
@@ -311,7 +350,8 @@ class Workshop:
         adapt = self.spec.adapt
         return Job(
             rung, self.recipe(rung), self.model, self.feeds["train"], self.feeds["validation"], folder / "training",
-            self.events, self.stop, adapt.checkpoint_every, adapt.validate_every, adapt.patience,
+            self.events, self.stop, adapt.checkpoint_every, adapt.validate_every, adapt.patience, self._second_model,
+            Answerer(self.tokenizer, self._worth) if self.reward else None,
         )  # fmt: skip
 
     def _bill(self, seconds: float) -> dict[str, float | None]:

@@ -56,8 +56,9 @@ def generate(
     *,
     batch_size: int = 16,
     progress: Progress | None = None,
+    keep_end: bool = False,
 ) -> list[list[int]]:
-    """The new tokens of each prompt, in order, without the one that ends it.
+    """The new tokens of each prompt, in order, without the one that ends it unless `keep_end`.
 
     `progress(done, total)` counts rows. Errors, before anything is run: DataError for a prompt that is empty or leaves
     no room for an answer, RecipeError for a model that is no decoder.
@@ -71,7 +72,7 @@ def generate(
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
             rows = [Row(prompts[i], i, min(sampling.max_new_tokens, context - len(prompts[i]))) for i in members]
-            for index, answer in zip(members, _one_batch(model, rows, sampling, stops)):
+            for index, answer in zip(members, _one_batch(model, rows, sampling, stops, keep_end)):
                 answers[index] = answer
             if progress is not None:
                 progress(min(start + batch_size, len(order)), len(order))
@@ -167,7 +168,9 @@ ROUND_PROMPT = 16
 """Prompts are padded to a multiple of this, and a batch shrinks only by halves: a CPU compiles its products once per shape."""
 
 
-def _one_batch(model: Any, rows: list[Row], sampling: Sampling, stops: set[int]) -> list[list[int]]:
+def _one_batch(
+    model: Any, rows: list[Row], sampling: Sampling, stops: set[int], keep_end: bool
+) -> list[list[int]]:
     """Padding stands on the left, masked, and positions do not count it. A row that stopped idles until half have."""
     longest = -(-max(len(row.prompt) for row in rows) // ROUND_PROMPT) * ROUND_PROMPT
     device = model.device
@@ -186,7 +189,7 @@ def _one_batch(model: Any, rows: list[Row], sampling: Sampling, stops: set[int])
         ).logits[:, -1]  # fmt: skip
         tokens = choose(logits_BV, sampling, [generators[row] for row in places])
         for row, token in zip(places, tokens):
-            if row in running and token not in stops:
+            if row in running and (keep_end or token not in stops):
                 answers[row].append(token)
             if token in stops or len(answers[row]) >= rows[row].room:
                 running.discard(row)

@@ -115,6 +115,21 @@ class Adapt:
     objective: str = ""
     """What training minimises. Empty: the task's default."""
 
+    teacher: str = ""
+    """A second model to learn from, by catalogue name or model source: distillation's teacher, generic-targets' reinforced one."""
+
+    reward: str = ""
+    """What an answer is worth, for grpo and ppo: "FILE.py:FUNCTION", a function (prompt, answer, reference) -> number."""
+
+    answers: int = 8
+    """Answers sampled of each prompt in a round, for grpo; ppo takes 1."""
+
+    updates: int = 1
+    """Optimiser steps that learn from one round of answers, for grpo and ppo."""
+
+    answer_temperature: float = 1.0
+    """Of sampling the answers that grpo and ppo learn from."""
+
     examples: int = 4
     """Few-shot: how many of the nearest training rows are shown in the prompt."""
 
