@@ -119,10 +119,8 @@ class Ours:
 
     def log_probs(self, batch: Batch, model: str = "reference") -> Tensor:
         with torch.no_grad():
-            sums_D = torch.zeros(batch.num_documents)
-            return sums_D.index_add(
-                0, batch.document_N, label_log_probabilities(load(self.folder / "reference"), batch)
-            )
+            log_probs_N = label_log_probabilities(load(self.folder / model), batch)
+        return torch.zeros(batch.num_documents).index_add(0, batch.document_N, log_probs_N)
 
     def preference(self, case: dict[str, Any], objective: Any) -> tuple[Any, Batch, Any]:
         items = pairs(case["rows"])
