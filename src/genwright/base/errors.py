@@ -11,6 +11,7 @@ GenwrightError                 exit 1   the work failed
 │   └── Busy                   another process holds the project
 ├── DoesNotFit                 exit 3   the plan says that it cannot fit
 ├── Corrupt                    exit 1   an artifact or checkpoint is not what was written
+├── OutOfMemory                exit 1   the memory ran out all the same: at which peak, and what to change
 ├── DiskFull                   exit 1   no room on the disk; nothing half-written was left
 ├── Diverged                   exit 1   the loss stopped being a number
 └── Interrupted                exit 130 stopped on request; run again to resume
@@ -81,6 +82,10 @@ class DoesNotFit(GenwrightError):
 
 class Corrupt(GenwrightError):
     """An artifact or checkpoint is not what was written: a missing file, a flipped byte."""
+
+
+class OutOfMemory(GenwrightError):
+    """Memory ran out at one of the plan's peaks; the message has two remedies. What was saved is kept."""
 
 
 class DiskFull(GenwrightError):

@@ -200,7 +200,7 @@ class MaskedText:
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
         """Pieces of at most `max_tokens`, each between the tokenizer's special tokens; `labels` number the words."""
-        tokenizer, room = self.setting.tokenizer, self.setting.max_tokens - self.setting.tokenizer.num_special_tokens_to_add()
+        tokenizer, room = self.setting.tokenizer, self.setting.max_tokens - sum(map(len, self._around))
         encoded = []
         for row in rows:
             tokens = tokenizer(row.text, add_special_tokens=False, verbose=False)
@@ -209,12 +209,18 @@ class MaskedText:
                 encoded.append(self._piece(tokens["input_ids"][start : start + room], words[start : start + room], row.key))
         return encoded
 
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the tokenizer puts before and after a text."""
+        tokens = self.setting.tokenizer("a", return_special_tokens_mask=True)
+        ids, special = list(tokens["input_ids"]), list(tokens["special_tokens_mask"])
+        first = special.index(0)
+        return ids[:first], [token for token, mark in zip(ids[first:], special[first:]) if mark]
+
     def _piece(self, ids: list[int], words: list[int | None], key: str) -> Encoded:
-        whole = list(self.setting.tokenizer.build_inputs_with_special_tokens(ids))
-        before = whole.index(ids[0]) if len(whole) > len(ids) else 0
-        word_of = [IGNORED] * before + [IGNORED if word is None else word for word in words]
-        word_of += [IGNORED] * (len(whole) - len(word_of))
-        return Encoded(whole, [word != IGNORED for word in word_of], 0, key, labels=tuple(word_of))
+        before, after = self._around
+        word_of = [*[IGNORED] * len(before), *(IGNORED if word is None else word for word in words), *[IGNORED] * len(after)]
+        return Encoded([*before, *ids, *after], [word != IGNORED for word in word_of], 0, key, labels=tuple(word_of))
 
     @cached_property
     def _ordinary(self) -> np.ndarray:
@@ -291,7 +297,7 @@ class Spans:
 def sentinels(tokenizer: Any) -> list[int]:
     """The ids of <extra_id_0>, <extra_id_1>, ... as far as the tokenizer has them."""
     known = tokenizer.get_added_vocab()
-    found = []
+    found: list[int] = []
     while f"<extra_id_{len(found)}>" in known:
         found.append(known[f"<extra_id_{len(found)}>"])
     return found

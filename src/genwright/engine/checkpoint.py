@@ -1,12 +1,18 @@
-"""What is saved, and how it resumes: whole or not at all, proven by hash, newest valid one first.
+"""What a checkpoint is: whole or not at all, proven by hash, newest valid one first, of any number of processes.
 
     checkpoints/step-000200/
         trained.safetensors      the weights that are trained, float32
-        optimizer.safetensors    the optimizer's state, by the weight's name
+        optimizer.safetensors    the optimizer's state, as "weight|name of the state"
         state.json               the step, the recipe's identity, and what the consumer of the loop remembers
-        manifest.json            SHA-256 of each, written last; checked before anything is opened
+        manifest.json            SHA-256 of each; checked before anything is opened
 
-Random state and data order are functions of seed and step, so they need no file.
+Where several processes trained, each wrote its pieces: trained-1-of-4.safetensors and so on (see `engine.shards`). That is
+the only difference, so there is one format: files that any safetensors reader opens, from which any number of processes
+resumes. Random state and data order are functions of seed and step, so they need no file.
+
+A checkpoint is written under a name with a dot, in a folder of its own: each process writes, then says so in a file; the
+first one waits for all, writes the manifest and renames. So no process waits for another while it trains, and a kill at
+any moment leaves what was there before.
 """
 
 from __future__ import annotations
@@ -14,21 +20,27 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from genwright.base.errors import Corrupt
-from genwright.base.files import folder_being_written, sha256_of_file, write_atomic
+from genwright.base.files import disk_full_is_an_error, sha256_of_file, sync_file, sync_folder, write_atomic
 from genwright.engine.build import Built
+from genwright.engine.shards import Pieces, index_of, pieces_of, read_
 
-FILES = ("trained.safetensors", "optimizer.safetensors", "state.json")
+MANIFEST, STATE = "manifest.json", "state.json"
+TRAINED, OPTIMIZER = "trained", "optimizer"
 KEEP = 2
+"""How many of the newest are kept, beside the milestones."""
+WAIT_SECONDS = 600.0
+"""How long the first process waits for the others' files before it gives a checkpoint up."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +52,134 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(root: Path, built: Built, *, step: int, recipe: str, state: dict[str, Any]) -> float:
-    """Write the checkpoint of `step`, then drop all but the newest two. Returns the seconds it took. Errors: DiskFull."""
+@dataclass(frozen=True)
+class Process:
+    """Which of how many processes this is, and the word by which those of one run know each other's files."""
+
+    number: int = 0
+    count: int = 1
+    word: str = "alone"
+
+    def file(self, part: str) -> str:
+        """The name of this process's file of a part."""
+        return f"{part}.safetensors" if self.count == 1 else f"{part}-{self.number + 1}-of-{self.count}.safetensors"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One process's part of a checkpoint, copied: training may go on while it is written."""
+
+    step: int
+    parts: dict[str, Pieces]
+    state: str
+    """state.json."""
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's folder."""
+        return folder_name(self.step)
+
+    @property
+    def bytes(self) -> int:
+        """What the copies take."""
+        return sum(one.numel() * one.element_size() for part in self.parts.values() for one in part.tensors.values())
+
+
+def folder_name(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step-{step:06d}"
+
+
+def snapshot(
+    built: Built, *, step: int, recipe: str, state: Mapping[str, Any], process: Process = Process(),
+    parts: Collection[str] = (TRAINED, OPTIMIZER), over: Snapshot | None = None,
+) -> Snapshot:  # fmt: skip
+    """Copy what is to be saved into this machine's memory; `over` is an earlier snapshot whose memory is used again."""
+    tensors: dict[str, dict[str, Tensor]] = {TRAINED: dict(built.parameters), OPTIMIZER: _optimizer_tensors(built)}
+    copies = {
+        part: _copied(pieces_of(tensors[part], process=process.number), over.parts[part].tensors if over else {})
+        for part in parts
+    }
+    return Snapshot(step, copies, json.dumps({"step": step, "recipe": recipe, **state}))
+
+
+def _copied(pieces: Pieces, over: Mapping[str, Tensor]) -> Pieces:
+    copies = {key: over[key] if key in over else torch.empty(one.shape, dtype=one.dtype) for key, one in pieces.tensors.items()}
+    for key, one in pieces.tensors.items():
+        copies[key].copy_(one)
+    return Pieces(copies, pieces.shapes)
+
+
+def write(root: Path, taken: Snapshot, *, process: Process = Process(), keep: int = KEEP, milestones: Collection[int] = ()) -> None:
+    """Make a snapshot a checkpoint, then drop all but the newest `keep` and the milestones. Errors: DiskFull, Corrupt.
+
+    One that is there already is left alone: equal steps of one recipe are equal.
+    """
+    final = root / taken.name
+    if final.exists():
+        return
+    folder = root / f".{taken.name}.{process.word}"
+    try:
+        with disk_full_is_an_error(final):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / f".{process.number}", json.dumps(_write_files(folder, taken, process)))
+            if process.number == 0:
+                _commit(folder, final, process)
+                _drop_old(root, keep, milestones)
+    finally:
+        if process.number == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_files(folder: Path, taken: Snapshot, process: Process) -> dict[str, str]:
+    """This process's files, on the disk, with their hashes."""
+    for part, pieces in taken.parts.items():
+        save_file(pieces.tensors, folder / process.file(part), metadata=pieces.header())
+    names = [process.file(part) for part in taken.parts]
+    if process.number == 0:
+        (folder / STATE).write_text(taken.state, encoding="utf-8")
+        names.append(STATE)
+    for name in names:
+        sync_file(folder / name)
+    return {name: sha256_of_file(folder / name) for name in names}
+
+
+def _commit(folder: Path, final: Path, process: Process) -> None:
+    """The manifest over every process's files, then the rename that makes them a checkpoint."""
+    hashes: dict[str, str] = {}
+    until = time.monotonic() + WAIT_SECONDS
+    for number in range(process.count):
+        said = folder / f".{number}"
+        while not said.exists():
+            if time.monotonic() > until:
+                raise Corrupt(
+                    f"Checkpoint {final.name} was given up: process {number} did not write its part.",
+                    found=f"nothing after {WAIT_SECONDS:.0f} s", do="look for that process's own error; the checkpoint before it is kept",
+                )  # fmt: skip
+            time.sleep(0.02)
+        hashes |= json.loads(said.read_text())
+        said.unlink()
+    write_atomic(folder / MANIFEST, json.dumps(hashes, indent=1))
+    folder.rename(final)
+    sync_folder(final.parent)
+
+
+def _drop_old(root: Path, keep: int, milestones: Collection[int]) -> None:
+    kept = {folder_name(step) for step in milestones}
+    for old in sorted(folder for folder in root.glob("step-*") if folder.name not in kept)[:-keep]:
+        shutil.rmtree(old.rename(root / f".{old.name}.removed"), ignore_errors=True)
+
+
+def sweep(root: Path) -> None:
+    """Remove what a kill left half-written. Only before anything is written here."""
+    for left in root.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def save(root: Path, built: Built, *, step: int, recipe: str, state: Mapping[str, Any]) -> float:
+    """Snapshot and write at once, in one process. Returns the seconds it took. Errors: DiskFull."""
     began = time.perf_counter()
-    final = root / f"step-{step:06d}"
-    if not final.exists():
-        with folder_being_written(final) as folder:
-            save_file({name: parameter.detach() for name, parameter in built.parameters.items()}, folder / FILES[0])
-            save_file(_optimizer_tensors(built), folder / FILES[1])
-            (folder / FILES[2]).write_text(json.dumps({"step": step, "recipe": recipe, **state}))
-            manifest = {name: sha256_of_file(folder / name) for name in FILES}
-            (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    for old in sorted(root.glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+    write(root, snapshot(built, step=step, recipe=recipe, state=state))
     return time.perf_counter() - began
 
 
@@ -60,59 +187,66 @@ def latest(root: Path, *, recipe: str, say: Callable[[str], Any]) -> Checkpoint 
     """The newest valid checkpoint of this recipe. A damaged one is named, set aside, and the one before it is taken."""
     for folder in sorted(root.glob("step-*"), reverse=True):
         try:
-            state = _checked_state(folder)
+            found = opened(folder)
         except Corrupt as error:
             aside = root / f"damaged-{folder.name}"
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
             say(f"{error.what} Set aside as {aside.name}; the one before it is used.")
             continue
-        if state["recipe"] == recipe:
-            return Checkpoint(folder, state["step"], state)
+        if found.state["recipe"] == recipe:
+            return found
     return None
 
 
-def _checked_state(folder: Path) -> dict[str, Any]:
-    """Check every hash before anything is opened. Errors: Corrupt naming the file."""
+def opened(folder: Path) -> Checkpoint:
+    """A checkpoint with every hash checked before anything in it is read. Errors: Corrupt naming the file."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        for name in FILES:
-            if manifest[name] != sha256_of_file(folder / name):
+        manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        missing = {path.name for path in folder.iterdir()} - {MANIFEST} - set(manifest)
+        if missing:
+            raise Corrupt(f"Checkpoint {folder.name}: {min(missing)} is not in its manifest.")
+        for name, digest in manifest.items():
+            if digest != sha256_of_file(folder / name):
                 raise Corrupt(f"Checkpoint {folder.name}: {name} is not what was written.")
-        return dict(json.loads((folder / "state.json").read_text()))
-    except (OSError, ValueError, KeyError) as error:
+        state = dict(json.loads((folder / STATE).read_text(encoding="utf-8")))
+        return Checkpoint(folder, state["step"], state)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"Checkpoint {folder.name} is incomplete ({type(error).__name__}: {error}).") from error
 
 
-def restore_(built: Built, checkpoint: Checkpoint) -> None:
-    """Put the checkpoint's tensors in place, one at a time: it is never held twice."""
-    with safe_open(checkpoint.folder / FILES[0], framework="pt") as file, torch.no_grad():
-        for name, parameter in built.parameters.items():
-            parameter.copy_(file.get_tensor(name))
-    names = {parameter: name for name, parameter in built.parameters.items()}
-    with safe_open(checkpoint.folder / FILES[1], framework="pt") as file:
-        keys = sorted(file.keys())
-        for parameter, name in names.items():
-            own = [key for key in keys if key.rpartition("|")[0] == name]
-            if own:
-                built.optimizer.state[parameter] = {key.rpartition("|")[2]: file.get_tensor(key) for key in own}
+def restore_(built: Built, checkpoint: Checkpoint, *, parts: Collection[str] = (TRAINED, OPTIMIZER)) -> None:
+    """Put the checkpoint's tensors in place, a piece at a time: it is never held twice. How many processes wrote it is all one."""
+    if TRAINED in parts:
+        read_(dict(built.parameters), index_of(_files(checkpoint, TRAINED)))
+    if OPTIMIZER in parts:
+        _restore_optimizer_(built, checkpoint)
 
 
-def save_best(path: Path, built: Built) -> None:
-    """The trained weights at the best validation so far, replaced in one rename."""
-    from safetensors.torch import save
-
-    write_atomic(path, save({name: parameter.detach() for name, parameter in built.parameters.items()}))
-
-
-def load_best_(path: Path, built: Built) -> None:
-    """Go back to the best weights."""
-    with safe_open(path, framework="pt") as file, torch.no_grad():
-        for name, parameter in built.parameters.items():
-            parameter.copy_(file.get_tensor(name))
+def _restore_optimizer_(built: Built, checkpoint: Checkpoint) -> None:
+    index = index_of(_files(checkpoint, OPTIMIZER))
+    targets: dict[str, Tensor] = {}
+    for key, stored in index.tensors().items():
+        name, _, what = key.rpartition("|")
+        state = built.optimizer.state[built.parameters[name]]
+        if what not in state:
+            state[what] = _like(built.parameters[name], stored.size, stored.properties.dtype)
+        targets[key] = state[what]
+    read_(targets, index)
 
 
-def _optimizer_tensors(built: Built) -> dict[str, torch.Tensor]:
+def _like(parameter: Tensor, size: torch.Size, dtype: torch.dtype) -> Tensor:
+    """A new tensor for a state: laid out as its weight is, where it has the weight's shape."""
+    if isinstance(parameter, DTensor) and size == parameter.shape:
+        return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
+    return torch.empty(size, dtype=dtype, device=parameter.device)
+
+
+def _files(checkpoint: Checkpoint, part: str) -> list[Path]:
+    return [path for path in sorted(checkpoint.folder.iterdir()) if path.name.startswith((f"{part}.", f"{part}-"))]
+
+
+def _optimizer_tensors(built: Built) -> dict[str, Tensor]:
     return {
         f"{name}|{key}": value
         for name, parameter in built.parameters.items()

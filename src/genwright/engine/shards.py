@@ -43,7 +43,7 @@ class Pieces:
 
 def pieces_of(tensors: Mapping[str, Tensor], *, process: int) -> Pieces:
     """What this process must write of these tensors, without copying."""
-    planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False, dedup_save_to_lowest_rank=True)
+    planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     planner.set_up_planner({name: one for name, one in tensors.items() if _is_ours(one, process)}, is_coordinator=True)
     found: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
@@ -81,6 +81,11 @@ class Index:
         return {name: one for name, one in self.metadata.state_dict_metadata.items() if isinstance(one, TensorStorageMetadata)}
 
 
+TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+         "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}  # fmt: skip
+"""Types of numbers as safetensors names them."""
+
+
 def index_of(files: Sequence[Path]) -> Index:
     """Read the headers. The files' hashes have been checked before: a header says how much to read."""
     index = Index(Metadata({}))
@@ -88,28 +93,19 @@ def index_of(files: Sequence[Path]) -> Index:
         with safe_open(path, framework="pt") as file:
             shapes = json.loads((file.metadata() or {}).get(SHAPES, "{}"))
             for key in file.keys():
-                piece = file.get_slice(key)
-                name, at, offsets = key.rpartition("@")
-                name = name if at else key
-                start = tuple(map(int, offsets.split(","))) if at else (0,) * len(piece.get_shape())
+                piece, (name, _, offsets) = file.get_slice(key), key.rpartition("@")
+                size = torch.Size(piece.get_shape())
+                name, start = (name, tuple(map(int, offsets.split(",")))) if name in shapes else (key, (0,) * len(size))
                 index.places[name, start] = (path, key)
-                chunk = ChunkStorageMetadata(torch.Size(start), torch.Size(piece.get_shape()))
-                _add(index, name, chunk, shapes.get(name, piece.get_shape()), file.get_tensor(key).dtype if not start else _dtype(piece))
+                chunk = ChunkStorageMetadata(torch.Size(start), size)
+                _add(index, name, chunk, torch.Size(shapes.get(name, size)), TYPES[piece.get_dtype()])
     return index
 
 
-def _dtype(piece: object) -> torch.dtype:
-    return TYPES[piece.get_dtype()]  # type: ignore[attr-defined]
-
-
-TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-         "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}  # fmt: skip
-
-
-def _add(index: Index, name: str, chunk: ChunkStorageMetadata, shape: Sequence[int], dtype: torch.dtype) -> None:
+def _add(index: Index, name: str, chunk: ChunkStorageMetadata, shape: torch.Size, dtype: torch.dtype) -> None:
     known = index.tensors().get(name)
     if known is None:
-        index.metadata.state_dict_metadata[name] = TensorStorageMetadata(TensorProperties(dtype), torch.Size(shape), [chunk])
+        index.metadata.state_dict_metadata[name] = TensorStorageMetadata(TensorProperties(dtype), shape, [chunk])
     else:
         known.chunks.append(chunk)
 
@@ -117,7 +113,7 @@ def _add(index: Index, name: str, chunk: ChunkStorageMetadata, shape: Sequence[i
 def read_(targets: dict[str, Tensor], index: Index) -> None:
     """Fill every target, whole or a piece, from whatever pieces were written; one piece at a time is in memory beside it.
 
-    Errors: a name or a shape that was not written is a torch CheckpointException's cause, KeyError or ValueError.
+    Errors: RuntimeError for a name that was not written, ValueError for one of another shape.
     """
     planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     planner.set_up_planner(dict(targets), index.metadata, is_coordinator=True)

@@ -33,7 +33,8 @@ from genwright.engine.rollouts import blank_round, refuse_ungrouped
 from genwright.evaluate.statistics import bootstrap
 from genwright.improve.examples import NearestExamples, few_shot_messages
 from genwright.improve.solution import Answering, Solution, read_solution, write_solution
-from genwright.improve.training import Answerer, Job, refuse_second, train_to_end
+from genwright.improve.learning import Answerer, no_second_model
+from genwright.improve.training import Job, train_to_end
 from genwright.models.attention import NAME
 from genwright.models.families import Head, family_of
 from genwright.models.generate import Sampling
@@ -207,7 +208,7 @@ class Workshop:
     def _second_model(self) -> Any:
         """The model that adapt.teacher names, in the type that is computed in. Errors: RecipeError, ModelError."""
         if not self.spec.adapt.teacher:
-            return refuse_second()
+            return no_second_model()
         source = locate(self.spec.adapt.teacher, offline=self.spec.select.offline, base=self.spec.base)
         folder = fetch(source, cache_folder(), offline=self.spec.select.offline, say=lambda text: self.events.write("note", stage="adapt", text=text))
         return load_model(folder, dtype=resolve(self.spec.adapt.precision).compute, attention=NAME)
@@ -350,8 +351,8 @@ class Workshop:
         adapt = self.spec.adapt
         return Job(
             rung, self.recipe(rung), self.model, self.feeds["train"], self.feeds["validation"], folder / "training",
-            self.events, self.stop, adapt.checkpoint_every, adapt.validate_every, adapt.patience, self._second_model,
-            Answerer(self.tokenizer, self._worth) if self.reward else None,
+            self.events, self.stop, adapt.checkpoint_every, adapt.validate_every, adapt.patience, load_second=self._second_model,
+            answering=Answerer(self.tokenizer, self._worth) if self.reward else None,
         )  # fmt: skip
 
     def _bill(self, seconds: float) -> dict[str, float | None]:

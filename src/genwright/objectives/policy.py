@@ -237,7 +237,7 @@ class PPO:
     """A value counts no better than one this near to the value at sampling."""
 
     value_weight: float = 0.1
-    """W of the value's loss."""
+    """The equation's w, of the value's loss."""
 
     kl_weight: float = 0.05
     """What a nat of departure from the reference costs, in reward."""

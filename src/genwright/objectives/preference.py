@@ -137,10 +137,10 @@ class KTO:
     """Strength of the pull towards the reference."""
 
     desirable_weight: float = 1.0
-    """W of wanted answers; raise it where they are the fewer."""
+    """The equation's w, of wanted answers; raise it where they are the fewer."""
 
     undesirable_weight: float = 1.0
-    """W' of unwanted answers."""
+    """The equation's w', of unwanted answers."""
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""

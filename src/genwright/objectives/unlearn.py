@@ -71,7 +71,7 @@ class GradientDifference:
     columns: ClassVar[tuple[str, ...]] = ()
 
     retain_weight: float = 1.0
-    """W of what is to be kept."""
+    """The equation's w, of what is to be kept."""
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
@@ -104,7 +104,7 @@ class NPO:
     """The larger, the sooner a forgotten sequence is left in peace; towards 0 it is gradient ascent."""
 
     retain_weight: float = 1.0
-    """W of what is to be kept; 0: rows to keep have no part."""
+    """The equation's w, of what is to be kept; 0: rows to keep have no part."""
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
@@ -144,7 +144,7 @@ class RMU:
     """The equation's c: how far from the origin forgotten tokens go."""
 
     retain_weight: float = 1200.0
-    """W of what is to be kept; the paper's, for a model of 7 B."""
+    """The equation's w, of what is to be kept; the paper's, for a model of 7 B."""
 
     seed: int = 0
     """Of u."""

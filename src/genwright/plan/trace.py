@@ -72,7 +72,7 @@ def fake_weights_can_be_cast() -> Iterator[None]:
 
 def build_fake(recipe: Recipe, config: Any) -> BuiltFake:
     """`engine.build` on fake tensors; the weights are named, gradients will be."""
-    mode = FakeTensorMode()
+    mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, tracker, tracker.phase("weights"):
         built = build(recipe, lambda dtype, attention: build_model(config, dtype, attention, recipe.head))
@@ -118,7 +118,7 @@ def trace_generation(
     config: Any, *, dtype: torch.dtype, rows: int, prompt: int, new: int, wrap: Callable[[Any], Any] = lambda m: m
 ) -> GenerationTrace:
     """A batch of `rows` prompts of `prompt` tokens, then a step at the last of `new` tokens, where the cache is longest."""
-    mode = FakeTensorMode()
+    mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, torch.no_grad():
         model = wrap(build_model(config, dtype, "sdpa")).eval()
@@ -167,7 +167,7 @@ def trace_reading(
     wrap: Callable[[Any], Any] = lambda m: m,
 ) -> Trace:  # fmt: skip
     """The objective on some microbatches, without gradients. `batches` is called under the fake mode."""
-    mode = FakeTensorMode()
+    mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, torch.no_grad():
         model = wrap(build_model(config, dtype, NAME, head)).eval()
@@ -180,7 +180,7 @@ def trace_reading(
 
 def trace_merge(recipe: Recipe, config: Any) -> int:
     """Peak of live bytes while an adapter is merged in float32 and the result is handed over as one state dict."""
-    mode = FakeTensorMode()
+    mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
     tracker = Tracker()
     with fake_weights_can_be_cast(), mode, tracker, torch.no_grad():
         model: Any = recipe.adapter.wrap(build_model(config, torch.float32, "sdpa", recipe.head))

@@ -23,7 +23,7 @@ LARGEST_GROUP = 64
 
 
 class QuantizedLinear(nn.Linear):
-    """y = x W^T + b with W = scale * codes, frozen. A plain linear layer to `peft`; `weight` is made anew at each reading."""
+    """y = x W^T + b with W = scale * codes, frozen. A plain linear layer to `peft`."""
 
     codes: Tensor
     scale: Tensor
@@ -39,8 +39,11 @@ class QuantizedLinear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """W [O, I], dense, in the type it had. Changing it changes nothing."""
-        return self.dense(self.codes, self.dense_dtype)
+        """W's shape, type and device, and no numbers: all NaN, at no cost. `peft` asks for it 22 times a layer.
+
+        Whoever would compute with it sees that at once; `dense` has the numbers.
+        """
+        return self.codes.new_full((), float("nan"), dtype=self.dense_dtype).expand(self.out_features, self.in_features)
 
     def dense(self, codes: Tensor, dtype: torch.dtype) -> Tensor:
         """W = scale * codes [O, I] in `dtype`, multiplied in float32."""
