@@ -203,8 +203,8 @@ def test_a_student_becomes_its_teacher() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: Distill(temperature=0.0), r"distill\.temperature is out of range"),
-        (lambda: Distill(beta=1.1), r"distill\.beta is out of range"),
+        (lambda: Distill(temperature=0.0), r"distillation\.temperature is out of range"),
+        (lambda: Distill(beta=1.1), r"distillation\.beta is out of range"),
     ],
 )
 def test_a_constant_out_of_range_is_refused(make: Any, text: str) -> None:

@@ -86,9 +86,11 @@ class Distill:
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
         if not self.temperature > 0:
-            raise RecipeError("distill.temperature is out of range.", wanted="above 0", found=str(self.temperature))
+            raise RecipeError(
+                "adapt.distillation.temperature is out of range.", wanted="above 0", found=str(self.temperature)
+            )
         if not 0 <= self.beta <= 1:
-            raise RecipeError("distill.beta is out of range.", wanted="from 0 to 1", found=str(self.beta))
+            raise RecipeError("adapt.distillation.beta is out of range.", wanted="from 0 to 1", found=str(self.beta))
 
     def __call__(self, model: Any, batch: Any) -> Loss:
         """The loss of one microbatch, per learned token."""

@@ -157,24 +157,24 @@ class GRPO:
         if self.loss not in VARIANTS:
             same = 'write loss = "dapo": under sums and counts of the whole step "bnpo" is the same'
             raise RecipeError(
-                "grpo.loss names no loss.", wanted=", ".join(VARIANTS), found=self.loss, do=same if self.loss == "bnpo" else ""
+                "adapt.grpo.loss names no loss.", wanted=", ".join(VARIANTS), found=self.loss, do=same if self.loss == "bnpo" else ""
             )  # fmt: skip
         if not (0 < self.epsilon_low <= 1 and self.epsilon_high > 0):
             raise RecipeError(
-                "grpo.epsilon_low or epsilon_high is out of range.", wanted="0 < epsilon_low <= 1, epsilon_high above 0",
+                "adapt.grpo.epsilon_low or epsilon_high is out of range.", wanted="0 < epsilon_low <= 1, epsilon_high above 0",
                 found=f"{self.epsilon_low}, {self.epsilon_high}",
             )  # fmt: skip
         if self.loss == "cispo" and self.epsilon_low != GRPO.epsilon_low:
-            raise RecipeError("grpo.epsilon_low has no effect on cispo.", do="leave it out")
+            raise RecipeError("adapt.grpo.epsilon_low has no effect on cispo.", do="leave it out")
         if self.beta < 0:
-            raise RecipeError("grpo.beta is out of range.", wanted="at least 0", found=str(self.beta))
+            raise RecipeError("adapt.grpo.beta is out of range.", wanted="at least 0", found=str(self.beta))
         if not self.corrected_kl and not self.beta:
             raise RecipeError(
-                "grpo.corrected_kl has no effect without a KL.", do="leave it out, or set grpo.beta above 0"
+                "adapt.grpo.corrected_kl has no effect without a KL.", do="leave it out, or set adapt.grpo.beta above 0"
             )
         if (self.loss == "dr_grpo") != (self.answer_tokens > 0):
             raise RecipeError(
-                "grpo.answer_tokens is the constant of dr_grpo, and of it only.", wanted="above 0 with dr_grpo, else 0",
+                "adapt.grpo.answer_tokens is the constant of dr_grpo, and of it only.", wanted="above 0 with dr_grpo, else 0",
                 found=f'{self.answer_tokens} with loss "{self.loss}"',
             )  # fmt: skip
 
@@ -252,13 +252,19 @@ class PPO:
         """Errors: RecipeError for a constant outside its range."""
         for name in ("epsilon", "value_clip"):
             if not getattr(self, name) > 0:
-                raise RecipeError(f"ppo.{name} is out of range.", wanted="above 0", found=str(getattr(self, name)))
+                raise RecipeError(
+                    f"adapt.ppo.{name} is out of range.", wanted="above 0", found=str(getattr(self, name))
+                )
         for name in ("value_weight", "kl_weight"):
             if getattr(self, name) < 0:
-                raise RecipeError(f"ppo.{name} is out of range.", wanted="at least 0", found=str(getattr(self, name)))
+                raise RecipeError(
+                    f"adapt.ppo.{name} is out of range.", wanted="at least 0", found=str(getattr(self, name))
+                )
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
-                raise RecipeError(f"ppo.{name} is out of range.", wanted="from 0 to 1", found=str(getattr(self, name)))
+                raise RecipeError(
+                    f"adapt.ppo.{name} is out of range.", wanted="from 0 to 1", found=str(getattr(self, name))
+                )
 
     def targets(
         self, scores_B: Tensor, log_probs_BT: Tensor, reference_BT: Tensor, values_BT: Tensor, lengths_B: Tensor

@@ -93,16 +93,18 @@ class DPO:
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range, or one without effect."""
-        _positive("dpo.beta", self.beta)
+        _positive("adapt.dpo.beta", self.beta)
         if self.loss not in ("sigmoid", "ipo"):
-            raise RecipeError("dpo.loss names no loss.", wanted='"sigmoid" or "ipo"', found=f'"{self.loss}"')
+            raise RecipeError("adapt.dpo.loss names no loss.", wanted='"sigmoid" or "ipo"', found=f'"{self.loss}"')
         if not 0 <= self.label_smoothing < 0.5:
             raise RecipeError(
-                "dpo.label_smoothing is out of range.", wanted="at least 0, below 0.5", found=str(self.label_smoothing)
+                "adapt.dpo.label_smoothing is out of range.",
+                wanted="at least 0, below 0.5",
+                found=str(self.label_smoothing),
             )
         if self.loss == "ipo" and self.label_smoothing:
             raise RecipeError(
-                "dpo.label_smoothing has no effect on IPO.", found=str(self.label_smoothing), do="leave it at 0"
+                "adapt.dpo.label_smoothing has no effect on IPO.", found=str(self.label_smoothing), do="leave it at 0"
             )
 
     def __call__(self, model: Any, batch: Any) -> Loss:
@@ -144,9 +146,9 @@ class KTO:
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
-        _positive("kto.beta", self.beta)
-        _positive("kto.desirable_weight", self.desirable_weight)
-        _positive("kto.undesirable_weight", self.undesirable_weight)
+        _positive("adapt.kto.beta", self.beta)
+        _positive("adapt.kto.desirable_weight", self.desirable_weight)
+        _positive("adapt.kto.undesirable_weight", self.undesirable_weight)
 
     def __call__(self, model: Any, batch: Any) -> Loss:
         """The loss of one microbatch, per judged answer."""
@@ -175,7 +177,7 @@ class ORPO:
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
-        _positive("orpo.odds_weight", self.odds_weight)
+        _positive("adapt.orpo.odds_weight", self.odds_weight)
 
     def __call__(self, model: Any, batch: Any) -> Loss:
         """The loss of one microbatch: the chosen answers' tokens, and the pairs."""
@@ -207,7 +209,7 @@ class Reward:
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
         if self.centering < 0:
-            raise RecipeError("reward.centering is out of range.", wanted="at least 0", found=str(self.centering))
+            raise RecipeError("adapt.reward.centering is out of range.", wanted="at least 0", found=str(self.centering))
 
     def __call__(self, model: Any, batch: Any) -> Loss:
         """The loss of one microbatch, per pair."""

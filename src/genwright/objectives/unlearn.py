@@ -75,7 +75,7 @@ class GradientDifference:
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
-        _positive("gradient-difference.retain_weight", self.retain_weight)
+        _positive("adapt.gradient-difference.retain_weight", self.retain_weight)
 
     def __call__(self, model: Any, batch: Any) -> Loss:
         """The loss of one microbatch, per token to forget and per token to keep."""
@@ -108,9 +108,11 @@ class NPO:
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
-        _positive("npo.beta", self.beta)
+        _positive("adapt.npo.beta", self.beta)
         if self.retain_weight < 0:
-            raise RecipeError("npo.retain_weight is out of range.", wanted="at least 0", found=str(self.retain_weight))
+            raise RecipeError(
+                "adapt.npo.retain_weight is out of range.", wanted="at least 0", found=str(self.retain_weight)
+            )
 
     def __call__(self, model: Any, batch: Any) -> Loss:
         """The loss of one microbatch, per sequence to forget and per token to keep."""
@@ -151,9 +153,9 @@ class RMU:
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
-        _positive("rmu.layer", self.layer)
-        _positive("rmu.steering", self.steering)
-        _positive("rmu.retain_weight", self.retain_weight)
+        _positive("adapt.rmu.layer", self.layer)
+        _positive("adapt.rmu.steering", self.steering)
+        _positive("adapt.rmu.retain_weight", self.retain_weight)
 
     def __call__(self, model: Any, batch: Any) -> Loss:
         """The loss of one microbatch, per token to forget and per token to keep. Errors: RecipeError for a missing layer."""
@@ -186,7 +188,7 @@ class GenericTargets:
 
     def __post_init__(self) -> None:
         """Errors: RecipeError for a constant outside its range."""
-        _positive("generic-targets.alpha", self.alpha)
+        _positive("adapt.generic-targets.alpha", self.alpha)
 
     def __call__(self, model: Any, batch: Any) -> Loss:
         """The loss of one microbatch, per token."""
@@ -207,7 +209,9 @@ def hidden_at(model: Any, batch: Any, layer: int) -> Tensor:
     blocks = model.config.get_text_config().num_hidden_layers
     if layer >= blocks:
         raise RecipeError(
-            "rmu.layer lies behind the model's last block but one.", wanted=f"from 1 to {blocks - 1}", found=str(layer)
+            "adapt.rmu.layer lies behind the model's last block but one.",
+            wanted=f"from 1 to {blocks - 1}",
+            found=str(layer),
         )
     inputs, one = model_inputs(batch), batch.positions_N[:1]
     states = model(**inputs, output_hidden_states=True, logits_to_keep=one, use_cache=False).hidden_states
