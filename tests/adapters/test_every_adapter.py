@@ -151,9 +151,8 @@ def base_of(built: Any, model_of: Any, family: str = "decoder") -> Any:
     with torch.no_grad():
         for name, module in built.model.named_modules():
             if isinstance(module, QuantizedLinear):
-                base.get_submodule(name.removeprefix("base_model.model.").removesuffix(".base_layer")).weight.copy_(
-                    module.weight
-                )
+                own = base.get_submodule(name.removeprefix("base_model.model.").removesuffix(".base_layer"))
+                own.weight.copy_(module.dense(module.codes, torch.float32))
     return base
 
 

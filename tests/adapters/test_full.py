@@ -23,7 +23,9 @@ def test_full_trains_a_tied_weight_once(model_of: Any) -> None:
 
 def test_last_layers_are_the_top_ones_and_the_norm(model_of: Any) -> None:
     names = set(trainable(LastLayers(layers=1).wrap(model_of("decoder"))))
-    assert names == {name for name, _ in model_of("decoder").named_parameters() if "layers.1." in name or name == "model.norm.weight"}
+    assert names == {
+        name for name, _ in model_of("decoder").named_parameters() if "layers.1." in name or name == "model.norm.weight"
+    }
 
 
 def test_more_layers_than_there_are(model_of: Any) -> None:

@@ -16,7 +16,11 @@ from genwright.base.errors import RecipeError
 def test_a_scaled_output_and_a_scaled_input(model_of: Any) -> None:
     model = IA3().wrap(model_of("decoder"))
     scaled = {name.rpartition(".")[2]: module for name, module in model.named_modules() if isinstance(module, Linear)}
-    assert {name: module.is_feedforward for name, module in scaled.items()} == {"k_proj": False, "v_proj": False, "down_proj": True}
+    assert {name: module.is_feedforward for name, module in scaled.items()} == {
+        "k_proj": False,
+        "v_proj": False,
+        "down_proj": True,
+    }
     for module in scaled.values():
         torch.nn.init.normal_(module.ia3_l["default"])
     x, h = torch.randn(3, 32), torch.randn(3, 48)
@@ -25,7 +29,9 @@ def test_a_scaled_output_and_a_scaled_input(model_of: Any) -> None:
     torch.testing.assert_close(down(h), (down.ia3_l["default"].flatten() * h) @ down.base_layer.weight.T)
 
 
-@pytest.mark.parametrize(("family", "number"), [("encoder", 2 * (32 + 32 + 32 + 48)), ("encoder-decoder", 2 * (64 + 48) + 2 * (128 + 48))])
+@pytest.mark.parametrize(
+    ("family", "number"), [("encoder", 2 * (32 + 32 + 32 + 48)), ("encoder-decoder", 2 * (64 + 48) + 2 * (128 + 48))]
+)
 def test_the_other_families(family: str, number: int, model_of: Any) -> None:
     """BERT: key, value, and the inputs of both dense layers behind; T5: k, v of every attention, and wo."""
     model = IA3().wrap(model_of(family))
@@ -47,5 +53,5 @@ def test_a_kind_of_model_without_a_table_asks_for_names() -> None:
 
 
 def test_a_name_that_is_no_layer() -> None:
-    with pytest.raises(RecipeError, match="adapt.ia3 names no layer of this model: w_k"):
+    with pytest.raises(RecipeError, match=r"adapt\.ia3 names no layer of this model: w_k"):
         IA3(outputs=("w_k",)).wrap(unknown_kind())

@@ -11,8 +11,9 @@ from peft import PeftModel
 from peft.tuners import lora
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from genwright.adapters.lora import FusedLinear, LoRA, use_fused_forward_
+from genwright.adapters.lora import DoRA, FusedLinear, LoRA, RsLoRA, use_fused_forward_
 from genwright.base.errors import RecipeError
+from genwright.precision.quantize import QuantizedLinear
 
 SIZES = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
@@ -127,3 +128,88 @@ def test_targets_by_name_and_a_wrong_name() -> None:
     assert sum(isinstance(module, FusedLinear) for module in model.modules()) == 4
     with pytest.raises(RecipeError, match=r"names no layer of this model: w_q"):
         LoRA(targets=("w_q",)).wrap(base())
+
+
+def layer_of(model: torch.nn.Module) -> lora.Linear:
+    return model.base_model.model.model.layers[1].mlp.up_proj  # type: ignore[union-attr,return-value]
+
+
+def test_rslora_divides_by_the_root_of_the_rank() -> None:
+    model = adapted(RsLoRA(rank=4, alpha=6.0))
+    layer, x = layer_of(model), torch.randn(3, 32)
+    a, b, w = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.get_base_layer().weight
+    torch.testing.assert_close(layer(x), x @ w.T + 6.0 / 4**0.5 * x @ a.T @ b.T, atol=1e-5, rtol=1e-5)
+
+
+def test_dora_is_its_equation() -> None:
+    """W' = m (W + s B A) / |W + s B A|, the lengths taken row by row."""
+    model = adapted(DoRA(rank=4, alpha=6.0))
+    layer, x = layer_of(model), torch.randn(3, 32)
+    m = layer.lora_magnitude_vector["default"].weight
+    w = layer.get_base_layer().weight
+    torch.testing.assert_close(m, w.norm(dim=1))
+    moved = w + 6.0 / 4 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    torch.testing.assert_close(
+        layer(x), x @ (m[:, None] * moved / moved.norm(dim=1, keepdim=True)).T, atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_over_a_base_of_few_bits_every_gradient_is_that_of_its_dense_weights(kind: str) -> None:
+    ids = torch.randint(0, 50, (2, 9))
+    ours = adapted(LoRA(rank=4, base=kind))
+    dense = base()
+    for name, module in ours.named_modules():
+        if isinstance(module, QuantizedLinear):
+            own = dense.get_submodule(name.removeprefix("base_model.model.").removesuffix(".base_layer"))
+            own.weight.data = module.dense(module.codes, torch.float32)
+    theirs = LoRA(rank=4).wrap(dense)
+    theirs.load_state_dict({k: v for k, v in ours.state_dict().items() if "lora_" in k}, strict=False)
+    torch.testing.assert_close(ours(input_ids=ids).logits, theirs(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
+    expected = gradients(as_peft_(theirs), ids)
+    found = gradients(ours, ids)
+    assert set(found) == set(expected) and len(found) == 2 * 7 * 2
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
+
+
+def test_no_dense_copy_waits_for_the_backward() -> None:
+    """What is kept from forward to backward is x, x A^T, A, B and the bytes themselves."""
+    model = adapted(LoRA(rank=4, base="int8"))
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        layer_of(model)(torch.randn(3, 32))
+    assert sorted(tuple(tensor.shape) for tensor in kept) == [(3, 4), (3, 32), (4, 32), (48, 4), (48, 32)]
+    assert [tensor.dtype for tensor in kept if tensor.shape == (48, 32)] == [torch.int8]
+
+
+@pytest.mark.parametrize(("kind", "each"), [("int8", 1.0), ("int4", 0.5)])
+def test_the_whole_frozen_base_in_bytes(kind: str, each: float) -> None:
+    """Codes at 1 or half a byte a weight and their scales beside: 4 bytes a row, or 2 bytes a group of 32 or 16."""
+    layers = [
+        module for module in LoRA(base=kind).wrap(base(torch.bfloat16)).modules() if isinstance(module, QuantizedLinear)
+    ]
+    weights = sum(module.in_features * module.out_features for module in layers)
+    assert len(layers) == 14 and sum(module.codes.nbytes for module in layers) == each * weights
+    rows = sum(module.out_features for module in layers)
+    groups = sum(module.in_features // {32: 32, 48: 16}[module.in_features] * module.out_features for module in layers)
+    assert sum(module.scale.nbytes for module in layers) == (4 * rows if kind == "int8" else 2 * groups)
+
+
+@pytest.mark.parametrize("adapter", [LoRA(rank=0), RsLoRA(rank=-1), DoRA(dropout=1.0)])
+def test_a_rank_or_a_dropout_that_is_none(adapter: LoRA) -> None:
+    with pytest.raises(RecipeError, match=r"no low-rank update.\n  wanted: rank >= 1 and 0 <= dropout < 1"):
+        adapter.wrap(base())
+
+
+def test_a_base_of_other_bits() -> None:
+    with pytest.raises(RecipeError, match="cannot be kept in 'int2'"):
+        LoRA(base="int2").wrap(base())
+
+
+def test_all_linear_leaves_every_head_alone() -> None:
+    model = base()
+    model.value_head = torch.nn.Linear(32, 1)
+    model = LoRA(rank=4, base="int8").wrap(model)
+    assert type(model.base_model.model.value_head) is torch.nn.Linear
+    assert type(model.base_model.model.lm_head) is torch.nn.Linear

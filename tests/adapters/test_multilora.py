@@ -27,7 +27,7 @@ def adapted(model_of: Any) -> Any:
 
 
 def test_a_layer_is_the_papers_sum_over_modules(model_of: Any) -> None:
-    """y = x W^T + alpha / R sum_n s_n * (B_n (A_n x)), term by term in double precision."""
+    """A layer is x W^T + alpha / R sum_n s_n * (B_n (A_n x)), term by term in double precision."""
     model = adapted(model_of)
     layer: Any = model.base_model.model.model.layers[1].mlp.up_proj
     x = torch.randn(4, 32)
@@ -35,7 +35,9 @@ def test_a_layer_is_the_papers_sum_over_modules(model_of: Any) -> None:
     expected = x.double() @ layer.get_base_layer().weight.double().T
     for n in range(N):
         part = slice(n * R, (n + 1) * R)
-        expected = expected + 5.0 / R * b.scale_ON.double()[:, n] * (x.double() @ a[part].T @ b.side_OM.double()[:, part].T)
+        expected = expected + 5.0 / R * b.scale_ON.double()[:, n] * (
+            x.double() @ a[part].T @ b.side_OM.double()[:, part].T
+        )
     torch.testing.assert_close(layer(x).double(), expected, atol=1e-5, rtol=1e-5)
 
 

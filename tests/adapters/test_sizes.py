@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +52,18 @@ def test_number_of_trained_weights(name: str, settings: dict[str, Any], closed: 
         model = ADAPTERS[name](**settings).wrap(build_model(config, torch.bfloat16))
         found = sum(parameter.numel() for parameter in trainable(model).values())
     assert found == closed == counted
+
+
+def test_the_numbers_on_the_page_are_these() -> None:
+    """Each method's default settings are one of the cases above."""
+    page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    shown = {
+        row[0]: int(row[1].replace(",", ""))
+        for row in re.findall(r"^\| `([\w-]+)` \|[^|]*\| ([\d,]+) \|", page, re.MULTILINE)
+    }
+    defaults = {name: vars(ADAPTERS[name]()) for name in ADAPTERS}
+    mine = {name: counted for name, settings, _, counted in SIZES if defaults[name] == defaults[name] | settings}
+    assert shown == mine
 
 
 def test_every_adapter_has_its_number() -> None:

@@ -7,13 +7,28 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, PeftModelForCausalLM, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from peft import (
+    PeftModel,
+    PeftModelForCausalLM,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from genwright.adapters.forward import use_our_forward_
-from genwright.adapters.soft import PrefixTuning, PromptedModel, PromptTuning, PTuning, cache_of, flat_prefix, share_prompt_
+from genwright.adapters.soft import (
+    PrefixTuning,
+    PromptedModel,
+    PromptTuning,
+    PTuning,
+    cache_of,
+    flat_prefix,
+    share_prompt_,
+)
 from genwright.base.errors import RecipeError
 from genwright.models.attention import NAME, documents, ordinary_attention
 
@@ -134,13 +149,19 @@ def test_it_is_saved_as_numbers_alone(adapter: Any, model_of: Any, tmp_path: Pat
     config = loaded.active_peft_config
     wanted = PrefixTuningConfig if isinstance(adapter, PrefixTuning) else PromptTuningConfig
     assert type(config) is wanted and config.num_virtual_tokens == P
-    assert [name for name, _ in loaded.named_parameters() if "prompt_encoder" in name] == ["prompt_encoder.default.embedding.weight"]
+    assert [name for name, _ in loaded.named_parameters() if "prompt_encoder" in name] == [
+        "prompt_encoder.default.embedding.weight"
+    ]
     ids = torch.tensor([ROWS[2]])
     torch.testing.assert_close(loaded(input_ids=ids).logits[:, -6:], model(input_ids=ids).logits, atol=2e-5, rtol=2e-5)
 
 
 def test_a_folder_of_pefts_own_p_tuning_opens(model_of: Any, tmp_path: Path) -> None:
-    theirs = moved(get_peft_model(model_of("decoder"), PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=P, encoder_hidden_size=8)))
+    theirs = moved(
+        get_peft_model(
+            model_of("decoder"), PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=P, encoder_hidden_size=8)
+        )
+    )
     theirs.save_pretrained(tmp_path)
     ids = torch.tensor([ROWS[2]])
     expected = theirs(input_ids=ids).logits[:, P:]
@@ -156,7 +177,9 @@ def test_transformers_own_generation_still_works(adapter: Any, model_of: Any) ->
     """`generate` of `transformers` goes `peft`'s way: greedy tokens are those of our own cache, token by token."""
     model = moved(adapter.wrap(model_of("decoder")))
     ids = torch.tensor([ROWS[0]])
-    theirs = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False, eos_token_id=None)
+    theirs = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False, eos_token_id=None
+    )
     for _ in range(4):
         ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
     assert torch.equal(theirs, ids)
@@ -215,7 +238,10 @@ def test_sliding_windows_see_the_prompt_as_they_see_tokens() -> None:
 @pytest.mark.parametrize(
     ("adapter", "says"),
     [
-        (PTuning(network="gru"), r'network is not one we have.\n  wanted: "mlp" or "lstm"\n  found:  gru'),
+        (
+            PTuning(network="gru"),
+            r'no such network.\n  wanted: "mlp" or "lstm", at least 1 wide\n  found:  gru, 128 wide',
+        ),
         (PromptTuning(tokens=0), "tokens is too small"),
         (PrefixTuning(text="w1", projection=8), "text has no effect beside projection"),
         (PromptTuning(text="w1"), "needs the model's tokenizer"),

@@ -18,6 +18,10 @@ def layer() -> nn.Linear:
     return nn.Linear(128, 24)
 
 
+def numbers(module: QuantizedLinear) -> torch.Tensor:
+    return module.dense(module.codes, module.dense_dtype)
+
+
 def nbytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
 
@@ -28,7 +32,7 @@ def test_int8_is_torchaos_int8_weight_only(layer: nn.Linear) -> None:
     expected = nn.Sequential(nn.Linear(128, 24))
     expected.load_state_dict({"0.weight": layer.weight.detach(), "0.bias": layer.bias.detach()})
     quantize_(expected, Int8WeightOnlyConfig(version=2))
-    torch.testing.assert_close(quantized(layer, "int8").weight, expected[0].weight.dequantize(), atol=1e-7, rtol=0)
+    torch.testing.assert_close(numbers(quantized(layer, "int8")), expected[0].weight.dequantize(), atol=1e-7, rtol=0)
 
 
 def test_int4_is_torchaos_int4_in_groups_of_64(layer: nn.Linear) -> None:
@@ -38,7 +42,7 @@ def test_int4_is_torchaos_int4_in_groups_of_64(layer: nn.Linear) -> None:
     mine = quantized(layer, "int4")
     theirs = nn.Sequential(layer)
     quantize_(theirs, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(64)))
-    assert torch.equal(mine.weight, theirs[0].weight.dequantize())
+    assert torch.equal(numbers(mine), theirs[0].weight.dequantize())
 
 
 @pytest.mark.parametrize(("base", "steps"), [("int8", 127.5), ("int4", 7.5)])
@@ -47,7 +51,7 @@ def test_no_weight_is_further_off_than_half_a_step(layer: nn.Linear, base: str, 
     mine = quantized(layer, base)
     groups = layer.weight.detach().view(24, mine.scale.shape[1], -1)
     step = groups.abs().amax(-1, keepdim=True) / steps
-    error = (mine.weight.view_as(groups) - groups).abs()
+    error = (numbers(mine).view_as(groups) - groups).abs()
     assert (error <= step / 2 * 1.01 + groups.abs() / 256 * (base == "int4")).all()
     assert error.max() > 0.3 * step.min()
 
@@ -61,7 +65,7 @@ def test_the_bytes_of_a_weight(layer: nn.Linear, base: str, each: float) -> None
 def test_forward_and_input_gradient_are_those_of_the_dense_weights(layer: nn.Linear, base: str) -> None:
     mine = quantized(layer, base)
     dense = nn.Linear(128, 24)
-    dense.load_state_dict({"weight": mine.weight, "bias": layer.bias.detach()})
+    dense.load_state_dict({"weight": numbers(mine), "bias": layer.bias.detach()})
     x, upstream = torch.randn(3, 5, 128), torch.randn(3, 5, 24)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     y = mine(ours)
@@ -70,6 +74,12 @@ def test_forward_and_input_gradient_are_those_of_the_dense_weights(layer: nn.Lin
     (dense(theirs) * upstream).sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in mine.parameters())
+
+
+def test_its_weight_has_a_shape_and_no_numbers(layer: nn.Linear) -> None:
+    weight = quantized(layer.bfloat16(), "int4").weight
+    assert weight.shape == (24, 128) and weight.dtype == torch.bfloat16 and weight.isnan().all()
+    assert weight.untyped_storage().nbytes() == 2
 
 
 def test_nothing_dense_is_kept_between_forward_and_backward(layer: nn.Linear) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft import LoraConfig
@@ -45,7 +45,7 @@ class LoRA:
     targets: tuple[str, ...] = ("all-linear",)
     """Names of the linear layers to adapt, or "all-linear": every one but the head."""
 
-    base: str = ""
+    base: Literal["", "int8", "int4"] = ""
     """Keep the frozen base in "int8" (1 byte a weight) or "int4" (0.53) while training. Empty: in the compute type."""
 
     def wrap(self, model: Any) -> nn.Module:
@@ -83,7 +83,7 @@ class RsLoRA:
     targets: tuple[str, ...] = ("all-linear",)
     """Names of the linear layers to adapt, or "all-linear": every one but the head."""
 
-    base: str = ""
+    base: Literal["", "int8", "int4"] = ""
     """Keep the frozen base in "int8" (1 byte a weight) or "int4" (0.53) while training. Empty: in the compute type."""
 
     def wrap(self, model: Any) -> nn.Module:
@@ -140,8 +140,14 @@ class DoRA:
 def lora_model(model: Any, config: LoraConfig, base: str = "") -> Any:
     """`peft`'s LoRA model with our forward, over a base in 8 or 4 bits where one is named.
 
-    Quantise before LoRA: LoRA must wrap the layer that will run. Heads stay as they are.
+    Quantise before LoRA: LoRA must wrap the layer that will run. Heads stay as they are. Errors: RecipeError for a rank or
+    dropout that is none.
     """
+    if config.r < 1 or not 0 <= config.lora_dropout < 1:
+        raise RecipeError(
+            "This is no low-rank update.", wanted="rank >= 1 and 0 <= dropout < 1",
+            found=f"rank {config.r}, dropout {config.lora_dropout:g}", do="correct the settings of the method",
+        )  # fmt: skip
     if base:
         quantize_base_(model, base, keep=heads_of(model))
     adapted = wrapped(model, config)

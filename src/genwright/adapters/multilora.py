@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft import LoraConfig
@@ -45,7 +45,7 @@ class MultiLoRA:
     targets: tuple[str, ...] = ("all-linear",)
     """Names of the linear layers to adapt, or "all-linear": every one but the head."""
 
-    base: str = ""
+    base: Literal["", "int8", "int4"] = ""
     """Keep the frozen base in "int8" (1 byte a weight) or "int4" (0.53) while training. Empty: in the compute type."""
 
     def wrap(self, model: Any) -> nn.Module:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft import PeftModelForCausalLM, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig
@@ -79,21 +79,19 @@ class PTuning:
     tokens: int = 20
     """P, how many virtual tokens."""
 
-    network: str = "mlp"
+    network: Literal["mlp", "lstm"] = "mlp"
     """What makes them: "mlp" (three layers), or "lstm" (both ways, then two layers)."""
 
     width: int = 128
     """Of the network's hidden layers."""
 
     def wrap(self, model: Any) -> nn.Module:
-        """Errors: RecipeError for a model that is no decoder, or an unknown network."""
-        if self.network not in ("mlp", "lstm"):
+        """Errors: RecipeError for a model that is no decoder, or a network that is none."""
+        if self.network not in ("mlp", "lstm") or self.width < 1:
             raise RecipeError(
-                "adapt.p-tuning.network is not one we have.",
-                wanted='"mlp" or "lstm"',
-                found=self.network,
-                do="choose one",
-            )
+                "adapt.p-tuning has no such network.", wanted='"mlp" or "lstm", at least 1 wide',
+                found=f"{self.network}, {self.width} wide", do="choose one",
+            )  # fmt: skip
         config = PromptEncoderConfig(
             num_virtual_tokens=self.tokens, encoder_reparameterization_type=self.network.upper(), encoder_hidden_size=self.width,
             encoder_num_layers=2 if self.network == "mlp" else 1,
