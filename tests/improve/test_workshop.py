@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from genwright.base.errors import DataError, DoesNotFit, RecipeError
-from genwright.improve.training import Progress, Saver
 from genwright.improve.workshop import Workshop, memory_bytes, refuse_other_hardware
 from genwright.plan.estimate import Estimate, Range
 from genwright.project.spec import spec_from_text
@@ -67,28 +66,3 @@ def test_an_objective_that_cannot_learn_from_the_rows_is_refused(tmp_path: Path)
 def test_judging_without_rows_says_how_to_get_some(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)no validation rows to judge on.*validation_fraction"):
         workshop(tmp_path).judge("zero-shot", [], split="validation")
-
-
-def test_training_stops_after_patience_validations_without_a_better_one() -> None:
-    progress = Progress([(10, 2.0), (20, 1.5), (30, 1.6)])
-    assert progress.best() == (20, 1.5)
-    assert not progress.exhausted(2)
-    progress.history.append((40, 1.7))
-    assert progress.exhausted(2) and not progress.exhausted(3) and not progress.exhausted(0)
-    assert not Progress().exhausted(1)
-
-
-def test_a_saver_saves_every_so_many_steps_or_at_youngs_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [step for step in range(1, 10) if Saver(4).due(step)] == [4, 8]
-    now = [0.0]
-    monkeypatch.setattr("genwright.improve.training.time.perf_counter", lambda: now[0])
-    saver = Saver("auto")
-    now[0] = 19.0
-    assert not saver.due(1)
-    now[0] = 21.0
-    assert saver.due(2)
-    saver.saved(2.0)  # sqrt(2 * 2 s * 4 h) - 2 s = 238 s
-    now[0] = 21.0 + 237
-    assert not saver.due(3)
-    now[0] = 21.0 + 239
-    assert saver.due(4)

@@ -132,7 +132,7 @@ def write(root: Path, taken: Snapshot, *, process: Process = Process(), keep: in
 
 
 def _write_files(folder: Path, taken: Snapshot, process: Process) -> dict[str, str]:
-    """This process's files, on the disk, with their hashes."""
+    """What one process writes, on the disk, with its hashes."""
     for part, pieces in taken.parts.items():
         save_file(pieces.tensors, folder / process.file(part), metadata=pieces.header())
     names = [process.file(part) for part in taken.parts]

@@ -22,7 +22,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, TensorProperties, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    TensorProperties,
+    TensorStorageMetadata,
+)
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.tensor import DTensor
 
@@ -92,7 +97,7 @@ def index_of(files: Sequence[Path]) -> Index:
     for path in files:
         with safe_open(path, framework="pt") as file:
             shapes = json.loads((file.metadata() or {}).get(SHAPES, "{}"))
-            for key in file.keys():
+            for key in file.keys():  # noqa: SIM118  # it is no dict and cannot be iterated
                 piece, (name, _, offsets) = file.get_slice(key), key.rpartition("@")
                 size = torch.Size(piece.get_shape())
                 name, start = (name, tuple(map(int, offsets.split(",")))) if name in shapes else (key, (0,) * len(size))

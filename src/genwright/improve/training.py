@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,8 +108,8 @@ class Progress:
 class Cadence:
     """Decides when to save: at the milestones, and every so many steps or at the interval that loses least."""
 
-    def __init__(self, job: Job) -> None:
-        self.every, self.milestones, self.mtbf_seconds = job.checkpoint_every, set(job.milestones), job.mtbf_seconds
+    def __init__(self, every: str | int, milestones: Sequence[int] = (), mtbf_seconds: float = DEFAULT_MTBF_SECONDS) -> None:
+        self.every, self.milestones, self.mtbf_seconds = every, set(milestones), mtbf_seconds
         self.costs: list[float] = []
         """Seconds of each save: its stall, and its writing, which takes its share of the machine."""
         self.last = time.perf_counter()
@@ -129,7 +129,7 @@ class Training:
 
     def __init__(self, job: Job, built: Built) -> None:
         self.job, self.built, self.progress, self.start = job, built, Progress(), 0
-        self.cadence = Cadence(job)
+        self.cadence = Cadence(job.checkpoint_every, job.milestones, job.mtbf_seconds)
         self.trained_bytes = sum(one.numel() * one.element_size() for one in built.parameters.values())
         identity = job.recipe.identity()
         self.saver = Saver(job.checkpoints, recipe=identity, milestones=job.milestones)
@@ -160,18 +160,24 @@ class Training:
             if self.job.validate_every and done.step % self.job.validate_every == 0:
                 self._validate(done.step)
             self._tell(self.saver.finished())
-            stopping, due = agreed(self.job.stop(), self.cadence.due(done.step)) if done.resumable else (False, False)
-            if stopping or due:
-                self.save(done.step)
-            if stopping:
-                self._tell(self.saver.wait())
-                raise Interrupted(
-                    f"Stopped after step {done.step} of {self.job.recipe.steps} of {self.job.rung}; it is saved.",
-                    do="run `genwright apply` to go on from there",
-                )
+            if done.resumable:
+                self._save_or_stop(done.step)
+            elif done.step in self.job.milestones:
+                self.job.say(f"step {done.step} is in the middle of a round of answers, so it cannot be a milestone")
             if self.progress.exhausted(self.job.patience):
                 self.job.say(f"stopped early at step {done.step}: validation no longer improves")
                 return
+
+    def _save_or_stop(self, step: int) -> None:
+        stopping, due = agreed(self.job.stop(), self.cadence.due(step))
+        if stopping or due:
+            self.save(step)
+        if stopping:
+            self._tell(self.saver.wait())
+            raise Interrupted(
+                f"Stopped after step {step} of {self.job.recipe.steps} of {self.job.rung}; it is saved.",
+                do="run `genwright apply` to go on from there",
+            )
 
     def _next(self, steps: Any) -> TrainedStep | None:
         with self.memory("train"):
