@@ -37,7 +37,7 @@ PROJECTS: dict[str, dict] = {
     "rmu": FORGET | dict(adapt="[adapt.rmu]\nlayer = 1\n"),
     "generic-targets": FORGET | dict(adapt='teacher = "./teacher"\n'),
 }
-WITHOUT_ANSWERS = {"contrastive", "reward"}
+WITHOUT_ANSWERS = {"contrastive", "reward-model"}
 """Objectives whose models write nothing and choose nothing yet: they are trained in tests/engine."""
 
 

@@ -14,7 +14,7 @@ OBJECTIVES = Registry(
         "classification": "genwright.objectives.classify:Classification",
         "token-classification": "genwright.objectives.classify:TokenClassification",
         "contrastive": "genwright.objectives.contrast:Contrastive",
-        "reward": "genwright.objectives.preference:Reward",
+        "reward-model": "genwright.objectives.preference:Reward",
         "dpo": "genwright.objectives.preference:DPO",
         "kto": "genwright.objectives.preference:KTO",
         "orpo": "genwright.objectives.preference:ORPO",

@@ -362,7 +362,8 @@ class Pairs:
 
     def item(self, row: Encoded, chance: np.random.Generator) -> Item:
         """Sequence 0 is the chosen answer, sequence 1 the rejected one."""
-        return branching(row, {"pairs": 1.0})
+        start, length = row.branches[0], row.branches[1]
+        return branching(row, {"pairs": 1.0, "chosen_tokens": float(sum(row.learned[start : start + length]))})
 
 
 @dataclass(frozen=True)
@@ -400,14 +401,15 @@ class Forget(Answers):
         if not any(row.forget for row in rows):
             raise DataError("No row is to be forgotten.", wanted='rows with "forget": true', do="mark the rows to forget")
         encoded = super().encode(rows)
-        return [replace(one, columns={"forget_D": torch.tensor([float(row.forget)])}) for row, one in zip(rows, encoded)]
+        return [replace(one, labels=(int(row.forget),)) for row, one in zip(rows, encoded)]
 
     def item(self, row: Encoded, chance: np.random.Generator) -> Item:
         """Counted apart, since each side is a mean of its own."""
-        side = "forget" if float(row.columns["forget_D"][0]) else "retain"
-        plain = next_tokens(row)
+        (forget,) = row.labels
+        side, plain = "forget" if forget else "retain", next_tokens(row)
         counts = {f"{one}_{what}": 0.0 for one in ("forget", "retain") for what in ("tokens", "documents")}
-        return replace(plain, counts=counts | {f"{side}_tokens": float(len(plain.labels)), f"{side}_documents": 1.0})
+        counts |= {f"{side}_tokens": float(len(plain.labels)), f"{side}_documents": 1.0}
+        return replace(plain, counts=counts, columns={**row.columns, "forget_D": torch.tensor([float(forget)])})
 
 
 def branching(row: Encoded, counts: dict[str, float]) -> Item:
