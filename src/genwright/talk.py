@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import re
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest
 from genwright.data.files import load_rows
-from genwright.improve.solution import Answering, read_solution
+from genwright.improve.solution import Answering, Solution, read_solution
+from genwright.improve.training import open_milestone
+from genwright.improve.workshop import Workshop
 from genwright.models.generate import Sampling
 from genwright.project.store import Store
+
+MILESTONE = re.compile(r"(?:(?P<rung>\S+) )?step (?P<step>\d{1,9})")
+"""How a checkpoint is asked for."""
 
 
 class Session:
@@ -33,16 +40,83 @@ class Session:
 
 
 def chat_session(spec: Any, base: Path, at: str | None = None) -> Session:
-    """Open the project's result, or `at` a rung of its ladder. Errors: BadRequest when nothing was made yet."""
+    """Open the project's result, or `at` a rung of its ladder or a checkpoint ("step 200", "lora step 200").
+
+    Errors: BadRequest when nothing was made yet; Corrupt when the checkpoint is damaged.
+    """
     store = Store(base / ".genwright")
-    adapted, selected, scoped = (store.latest(stage) for stage in ("adapt", "select", "scope"))
-    if adapted is None or selected is None or scoped is None:
+    milestone = MILESTONE.fullmatch(at or "")
+    selected, scoped = store.latest("select"), store.latest("scope")
+    if selected is None or scoped is None:
         raise BadRequest("This project has no result to talk to yet.", do="run `genwright apply` first")
-    summary = json.loads((adapted / "adapt.json").read_text())
-    climbed = [rung["name"] for rung in summary["rungs"] if not rung["skipped"]]
-    rung = at or summary["chosen"]
-    if rung not in climbed:
-        raise BadRequest(f"'{rung}' is no rung that was climbed.", wanted=f"one of {', '.join(climbed)}")
-    solution = read_solution(adapted / rung, selected / "model")
-    answering = Answering(solution, load_rows(scoped / "train.jsonl"), precision=spec.adapt.precision)
+    model, rows = selected / "model", load_rows(scoped / "train.jsonl")
+    with tempfile.TemporaryDirectory(prefix="genwright-") as scratch:
+        if milestone:
+            place = _milestone(store.root, milestone["rung"], int(milestone["step"]))
+            solution = _solution_at(place, spec, scoped.path, model, Path(scratch))
+        else:
+            solution = _solution_of_rung(store, at, model)
+        answering = Answering(solution, rows, precision=spec.adapt.precision)
     return Session(answering, spec.adapt.max_new_tokens, spec.project.seed)
+
+
+def _solution_of_rung(store: Store, rung: str | None, model: Path) -> Solution:
+    """A climbed rung, or the chosen one."""
+    adapted = store.latest("adapt")
+    if adapted is None:
+        raise BadRequest(
+            "This project has no result to talk to yet.",
+            do='run `genwright apply` first; a checkpoint of a run that was stopped opens with --at "step N"',
+        )
+    summary = adapted.summary()
+    climbed = [one["name"] for one in summary["rungs"] if not one["skipped"]]
+    chosen = rung or summary["chosen"]
+    if chosen not in climbed:
+        raise BadRequest(f"'{chosen}' is no rung that was climbed.", wanted=f'one of {", ".join(climbed)}, or "step N"')
+    return read_solution(adapted / chosen, model)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A checkpoint that can be talked to."""
+
+    rung: str
+    step: int
+    folder: Path
+    finished: bool
+    """A solution beside a result, not a checkpoint of a run that was stopped."""
+
+
+def milestones_of(root: Path) -> list[Place]:
+    """Every checkpoint below .genwright that can be talked to: those of stopped runs, and the milestones of finished ones."""
+    found = []
+    for pattern, up in (("work/adapt/*/*/training/checkpoints/step-*", 2), ("artifacts/adapt/*/*/milestones/step-*", 1)):
+        for folder in sorted(root.glob(pattern)):
+            found.append(Place(folder.parents[up].name, int(folder.name.removeprefix("step-")), folder, up == 1))
+    return found
+
+
+def _milestone(root: Path, rung: str | None, step: int) -> Place:
+    """The one that was asked for; of equals the newest. Errors: BadRequest naming those there are."""
+    known = milestones_of(root)
+    fitting = [place for place in known if place.step == step and rung in (None, place.rung)]
+    if not fitting:
+        there = ", ".join(sorted({f"{place.rung} step {place.step}" for place in known}))
+        raise BadRequest(
+            f"There is no checkpoint of step {step}{f' of {rung}' if rung else ''}.", found=there or "no checkpoint at all",
+            do="name the steps to keep in adapt.milestones",
+        )  # fmt: skip
+    if len({place.rung for place in fitting}) > 1:
+        raise BadRequest(
+            f"Several rungs have a step {step}.", wanted=" or ".join(f'--at "{place.rung} step {step}"' for place in fitting)
+        )
+    return max(fitting, key=lambda place: place.folder.stat().st_mtime)
+
+
+def _solution_at(place: Place, spec: Any, scope: Path, model: Path, scratch: Path) -> Solution:
+    """A milestone of a finished run is a solution; a checkpoint is made one."""
+    if place.finished:
+        return read_solution(place.folder, model)
+    workshop = Workshop(spec, scope=scope, model=model, made=scratch, events=None)
+    open_milestone(workshop.recipe(place.rung), model, place.folder, scratch / place.rung)
+    return read_solution(scratch / place.rung, model)

@@ -19,6 +19,7 @@ VERBS = {
     "init": "ask what the project is for and write genwright.toml",
     "plan": "say what will run, what is reused, and what it will need",
     "apply": "do it; safe to interrupt, safe to repeat",
+    "pause": "ask a running apply to save and stop",
     "status": "where each stage stands, and what can be resumed",
     "report": "one page: planned beside measured, scores, samples",
     "chat": "talk to the result",

@@ -28,7 +28,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", help="where the answers to --file go, as JSON lines (default: printed)"
     )
-    parser.add_argument("--at", metavar="RUNG", help="a rung of the ladder instead of the chosen one")
+    parser.add_argument(
+        "--at", metavar="RUNG", help='a rung of the ladder instead of the chosen one, or a checkpoint: "step 200"'
+    )
     parser.add_argument("--system", metavar="TEXT", help="a system message before everything")
     parser.add_argument(
         "--temperature", metavar="T", type=float, default=0.0, help="0 (default): always the same answer"
