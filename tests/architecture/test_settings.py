@@ -7,7 +7,7 @@ import ast
 import pytest
 
 from genwright.base.schema import declared
-from genwright.catalogue.parts import ADAPTERS
+from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
 from genwright.project.spec import all_keys
 
 SCHEMA = ("project/spec.py", "project/tables.py")
@@ -43,13 +43,15 @@ READ_BY_THE_SCHEMA = {"project.version"}
 
 
 def project_keys() -> list[str]:
-    """The keys of the tables; a method's own settings are looked for in its class."""
-    methods = tuple(f"adapt.{name}." for name in ADAPTERS)
+    """The keys of the tables; a part's own settings are looked for in its class."""
+    methods = tuple(f"adapt.{name}." for name in (*ADAPTERS, *OBJECTIVES))
     return sorted(key for key in all_keys() if not key.startswith(methods) and key not in READ_BY_THE_SCHEMA)
 
 
-def adapter_keys() -> list[tuple[str, str]]:
-    return [(name, field.name) for name, path in ADAPTERS.paths.items() for field in declared(path)[1]]
+def part_keys() -> list[tuple[str, str, str]]:
+    """(part, the class's file, field) of every adapter and objective."""
+    parts = {**ADAPTERS.paths, **OBJECTIVES.paths}
+    return [(name, path.partition(":")[0], field.name) for name, path in parts.items() for field in declared(path)[1]]
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +65,13 @@ def test_key_is_read(key: str, read: set[tuple[str, str]]) -> None:
     assert {(table, name), (table, "*")} & read, f"nothing reads {key}"
 
 
-@pytest.mark.parametrize(("adapter", "field"), adapter_keys())
-def test_adapter_key_is_read(adapter: str, field: str, package, modules) -> None:
-    """An adapter's own settings are fields of its class, which reads them from itself."""
-    path = ADAPTERS.paths[adapter].partition(":")[0].replace(".", "/") + ".py"
-    (module,) = [module for module in modules if module.name == f"src/{path}"]
-    assert ("self", field) in reads(module.tree), f"nothing reads adapt.{adapter}.{field}"
+@pytest.mark.parametrize(("part", "path", "field"), part_keys())
+def test_a_parts_key_is_read(part: str, path: str, field: str, modules) -> None:
+    """Its own settings are fields of its class, read from itself, by its base class, or by the layout of its objective."""
+    room = path.rpartition(".")[0].replace(".", "/")
+    readers = [module for module in modules if module.name.startswith(f"src/{room}/") or module.name.endswith("data/layouts.py")]
+    found = set().union(*(reads(module.tree) for module in readers))
+    assert {("self", field), ("objective", field)} & found, f"nothing reads adapt.{part}.{field}"
 
 
 def test_the_check_sees_a_key_that_nothing_reads() -> None:

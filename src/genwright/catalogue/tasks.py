@@ -25,10 +25,9 @@ class Task:
     format: str
     """The row format that suits it best; any format of the same kind of row works."""
     objective: str
-    """What a decoder is trained with when `adapt.objective` is left empty: `objectives` of the decoder. It is the
-    one that projects use."""
+    """What a decoder is trained with when `adapt.objective` is left empty: `objectives` of the decoder."""
     objectives: dict[str, str]
-    """The objective that fits each family. docs/catalogue.md says which of these names are not registered yet."""
+    """The objective that fits each family."""
     metric: str
     """What `scope.metric` is when left empty."""
     metric_note: str

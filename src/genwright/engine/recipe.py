@@ -23,8 +23,6 @@ class Rollouts:
     """Of each prompt, in each round."""
     updates: int
     """Optimiser steps that learn from one round."""
-    temperature: float
-    """Of sampling."""
     max_new_tokens: int
     """The longest answer."""
     reward: str
@@ -120,7 +118,7 @@ def recipe_for(
 
 
 def _rollouts(adapt: Any, reward: str) -> Rollouts:
-    return Rollouts(adapt.answers, adapt.updates, adapt.answer_temperature, adapt.max_new_tokens, reward)
+    return Rollouts(adapt.answers, adapt.updates, adapt.max_new_tokens, reward)
 
 
 def objective_name(spec: Any, family: str) -> str:

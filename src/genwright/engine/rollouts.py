@@ -8,6 +8,7 @@ Legend: P prompts, G answers of each, A = P*G answers, T tokens of the longest a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genwright.base.errors import RecipeError
-from genwright.data.collate import Batch, collate_items
+from genwright.data.collate import Batch
 from genwright.data.layouts import Feed
 from genwright.data.order import rows_of_step
 from genwright.data.templates import Encoded
@@ -48,17 +49,14 @@ class Rounds:
     def __post_init__(self) -> None:
         self.number = -1
         self.rows: tuple[int, ...] = ()
-        self.encoded: list[Encoded] = []
+        self.batches: list[Batch] = []
         self.rewards = torch.zeros(0)
 
     def microbatches(self, step: int) -> tuple[tuple[int, ...], list[Batch]]:
         """The rows of a step's round and the step's microbatches. The first step of a round answers its prompts."""
         if step // self.recipe.rollouts.updates != self.number:
             self._begin(step // self.recipe.rollouts.updates)
-        feed = replace(self.prompts, encoded=self.encoded)
-        numbers = range(len(feed))
-        recipe = self.recipe
-        return self.rows, feed.batches(numbers, seed=recipe.seed, step=step, packing=True, capacity=recipe.pack_tokens)
+        return self.rows, self.batches
 
     def begins(self, step: int) -> bool:
         """Whether a run may resume before step `step`."""
@@ -76,34 +74,40 @@ class Rounds:
         asked = [self.prompts.encoded[row] for row in self.rows]
         with evaluating(self.built.model), _precision(recipe):
             answers = self._answers(asked)
-            self.rewards = torch.tensor(
-                [[self.worth(row, answer) for answer in group] for row, group in zip(self.rows, answers)], dtype=torch.float32
-            )
-            self.encoded = self._with_columns([grouped(row, group) for row, group in zip(asked, answers)])
+            self.rewards = torch.tensor([self._worths(row, group) for row, group in zip(self.rows, answers)])
+            batches = self._laid_out([grouped(row, group) for row, group in zip(asked, answers)])
+            told = [self._said_of(batch) for batch in batches]
+        self.batches = self._with_targets(batches, told)
 
     def _answers(self, asked: Sequence[Encoded]) -> list[list[list[int]]]:
-        """G answers of each prompt, each with the token that ended it."""
-        size, rollouts = self.recipe.rollouts.answers, self.recipe.rollouts
-        sampling = Sampling(rollouts.max_new_tokens, rollouts.temperature, seed=self.recipe.seed * 1_000_003 + self.number)
+        """G answers of each prompt, drawn from the model's own distribution, each with the token that ended it."""
+        size = self.recipe.rollouts.answers
+        sampling = Sampling(self.recipe.rollouts.max_new_tokens, 1.0, seed=self.recipe.seed * 1_000_003 + self.number)
         prompts = [row.input_ids for row in asked for _ in range(size)]
         written = generate(self.built.model, self.tokenizer, prompts, sampling, keep_end=True)
         return [written[start : start + size] for start in range(0, len(written), size)]
 
-    def _with_columns(self, encoded: list[Encoded]) -> list[Encoded]:
-        """What the objective wants to know of each answer as it was sampled."""
-        told = [self._said_of(row) for row in encoded]
-        objective = self.recipe.objective
-        if objective.head == "value":
-            columns = self._values(told)
-        else:
-            advantages_PG = group_advantages(self.rewards, "none" if objective.loss == "dr_grpo" else "group")
-            columns = [{"advantage_D": advantage_G} for advantage_G in advantages_PG]
-        return [replace(row, columns={**one, **more}) for row, one, more in zip(encoded, told, columns)]
+    def _worths(self, row: int, answers: list[list[int]]) -> list[float]:
+        """Errors: RecipeError where PPO has no reward for an answer; GRPO leaves it out of its group."""
+        worths = [self.worth(row, answer) for answer in answers]
+        if self.recipe.objective.head == "value" and any(math.isnan(worth) for worth in worths):
+            raise RecipeError(
+                "The reward function says NaN of an answer, and PPO has one answer a prompt.", found=f"training row {row}",
+                wanted="a number for every answer", do="return a number, or use grpo, which leaves such an answer out",
+            )  # fmt: skip
+        return worths
 
-    def _said_of(self, row: Encoded) -> dict[str, Tensor]:
-        """Log-probabilities under the model that answered, as the trainer computes them, and under the reference."""
-        item = self.prompts.layout.item(row, None)  # type: ignore[arg-type]
-        (batch,) = collate_items([item], packing=True, capacity=1 << 60, pad_id=self.prompts.pad_id)
+    def _laid_out(self, encoded: list[Encoded]) -> list[Batch]:
+        """The round's microbatches; column number_D counts its answers, whatever order they are packed in."""
+        size = self.recipe.rollouts.answers
+        numbered = [
+            replace(row, columns={"number_D": torch.arange(place * size, (place + 1) * size)}) for place, row in enumerate(encoded)
+        ]  # fmt: skip
+        feed, recipe = replace(self.prompts, encoded=numbered), self.recipe
+        return feed.batches(range(len(feed)), seed=recipe.seed, step=self.number, packing=True, capacity=recipe.pack_tokens)
+
+    def _said_of(self, batch: Batch) -> dict[str, Tensor]:
+        """Log-probabilities as the trainer computes them on this very microbatch, so that the first ratio is exactly 1."""
         if self.recipe.objective.head == "value":
             old_N, values_N = log_probabilities_and_values(self.built.model, batch)
             said = {"old_N": old_N, "old_value_N": values_N}
@@ -115,16 +119,34 @@ class Rounds:
                 said["reference_N"] = label_log_probabilities(model, batch)
         return said
 
-    def _values(self, told: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """PPO's advantages and returns, over all answers of the round. One answer a prompt."""
-        lengths = [len(one["old_N"]) for one in told]
-        padded = lambda name: torch.nn.utils.rnn.pad_sequence([one[name] for one in told], batch_first=True)
-        advantages_AT, returns_AT = self.recipe.objective.targets(
-            self.rewards.nan_to_num().flatten(), padded("old_N"), padded("reference_N"), padded("old_value_N"), torch.tensor(lengths)
-        )
+    def _with_targets(self, batches: list[Batch], told: list[dict[str, Tensor]]) -> list[Batch]:
+        """The microbatches with all that their objective wants to know."""
+        objective = self.recipe.objective
+        if objective.head == "value":
+            targets = self._advantages_and_returns(batches, told)
+        else:
+            advantages = group_advantages(self.rewards, "none" if objective.loss == "dr_grpo" else "group").flatten()
+            targets = [{"advantage_D": advantages[batch.columns["number_D"]]} for batch in batches]
         return [
-            {"advantage_N": advantages_AT[row, :length], "return_N": returns_AT[row, :length]} for row, length in enumerate(lengths)
+            replace(batch, columns={**batch.columns, **said, **target}) for batch, said, target in zip(batches, told, targets)
         ]  # fmt: skip
+
+    def _advantages_and_returns(self, batches: list[Batch], told: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """PPO's targets, over all answers of the round, laid out as the microbatches are."""
+        sizes = [torch.bincount(batch.document_N, minlength=batch.num_documents).tolist() for batch in batches]
+        lengths = [length for one in sizes for length in one]
+        parts = lambda name: [part for said, one in zip(told, sizes) for part in said[name].split(one)]
+        padded = lambda name: torch.nn.utils.rnn.pad_sequence(parts(name), batch_first=True)
+        rewards_A = self.rewards.flatten()[torch.cat([batch.columns["number_D"] for batch in batches])]
+        both = self.recipe.objective.targets(
+            rewards_A, padded("old_N"), padded("reference_N"), padded("old_value_N"), torch.tensor(lengths)
+        )
+        flat = [torch.cat([row[:length] for row, length in zip(target_AT, lengths)]) for target_AT in both]
+        of_batch = [sum(one) for one in sizes]
+        return [
+            {"advantage_N": advantage_N, "return_N": return_N}
+            for advantage_N, return_N in zip(flat[0].split(of_batch), flat[1].split(of_batch))
+        ]
 
 
 def _precision(recipe: Recipe) -> Any:

@@ -50,8 +50,9 @@ def label_log_probabilities(model: Any, batch: Any) -> Tensor:
     """Log p(label | what its position sees) in nats, [N] float32; logits exist only where there is a label."""
     labels_N, padding = batch.labels_N, -batch.labels_N.numel() % ROUND_LABELS
     logits_NV = logits_at(model, model_inputs(batch), F.pad(batch.positions_N, (0, padding)))
-    losses_N = F.cross_entropy(logits_NV.float(), F.pad(labels_N, (0, padding), value=IGNORED), reduction="none", ignore_index=IGNORED)
-    return -losses_N[: labels_N.numel()]
+    wide_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    padded_N = F.pad(labels_N, (0, padding), value=IGNORED)
+    return -F.cross_entropy(wide_NV, padded_N, reduction="none", ignore_index=IGNORED)[: labels_N.numel()]
 
 
 def next_token_loss(model: Any, batch: Any) -> Loss:

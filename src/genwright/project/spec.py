@@ -71,7 +71,6 @@ BOUNDS: dict[str, Bounds] = {
     "adapt.temperature": Bounds(0),
     "adapt.answers": Bounds(1),
     "adapt.updates": Bounds(1),
-    "adapt.answer_temperature": Bounds(0, above=True),
     "hardware.count": Bounds(1),
     "hardware.watts": Bounds(0, above=True),
     "hardware.usd_per_hour": Bounds(0),

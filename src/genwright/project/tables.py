@@ -127,9 +127,6 @@ class Adapt:
     updates: int = 1
     """Optimiser steps that learn from one round of answers, for grpo and ppo."""
 
-    answer_temperature: float = 1.0
-    """Of sampling the answers that grpo and ppo learn from."""
-
     examples: int = 4
     """Few-shot: how many of the nearest training rows are shown in the prompt."""
 
