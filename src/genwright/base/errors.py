@@ -14,6 +14,7 @@ GenwrightError                 exit 1   the work failed
 ├── OutOfMemory                exit 1   the memory ran out all the same: at which peak, and what to change
 ├── DiskFull                   exit 1   no room on the disk; nothing half-written was left
 ├── Diverged                   exit 1   the loss stopped being a number
+├── WorkerDied                 exit 1   one of several processes ended before its work did
 └── Interrupted                exit 130 stopped on request; run again to resume
 """
 
@@ -94,6 +95,10 @@ class DiskFull(GenwrightError):
 
 class Diverged(GenwrightError):
     """The loss or the gradient stopped being a number for longer than was allowed."""
+
+
+class WorkerDied(GenwrightError):
+    """One of several processes ended before its work did; the message has its rank and its last words."""
 
 
 class Interrupted(GenwrightError):

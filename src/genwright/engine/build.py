@@ -14,6 +14,8 @@ from genwright.engine.optim import adamw
 from genwright.engine.recipe import Recipe
 from genwright.models.attention import NAME
 from genwright.models.surgery import cast_frozen_
+from genwright.parallel.mesh import SINGLE, Placement
+from genwright.parallel.shard import ALONE, Team, shard_
 from genwright.precision.policy import resolve
 
 
@@ -25,11 +27,16 @@ class Built:
     optimizer: torch.optim.Optimizer
     objective: Callable[[Any, Any], Any]
     parameters: dict[str, nn.Parameter]
-    """What is trained, by name."""
+    """What is trained, by name; where it is split, this rank's piece of it."""
+    team: Team = ALONE
+    """This process among those that train it."""
 
 
-def build(recipe: Recipe, load: Callable[[torch.dtype, str], Any]) -> Built:
-    """`load(dtype, attention)` gives the base model with the recipe's head: real weights, or fake ones of the same shapes."""
+def build(recipe: Recipe, load: Callable[[torch.dtype, str], Any], place: Placement = SINGLE) -> Built:
+    """`load(dtype, attention)` gives the base model with the recipe's head: real weights, or fake ones of the same shapes.
+
+    `place` lays it over the ranks of the process group that stands.
+    """
     policy = resolve(recipe.precision)
     torch.manual_seed(recipe.seed)  # a head that the files do not have starts at random
     # Masters are float32, so where weights of the base are trained they are loaded so; frozen ones are rounded after.
@@ -42,7 +49,8 @@ def build(recipe: Recipe, load: Callable[[torch.dtype, str], Any]) -> Built:
         train_(next(module for path, module in model.named_modules() if path.rpartition(".")[2] == name))
     cast_frozen_(model, policy.compute)
     model.train()
+    team = shard_(model, place)  # before the optimizer exists: it must see the pieces
     parameters = trainable(model)
     optimizer = adamw(parameters, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
     objective = policy.around(recipe.objective, trains_base=recipe.adapter.trains_base)
-    return Built(model, optimizer, objective, parameters)
+    return Built(model, optimizer, objective, parameters, team)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,10 +43,10 @@ class TrainedStep:
     """Whether a run may go on from here: a round of rollouts is not begun in its middle."""
 
 
-def microbatches_of_step(recipe: Recipe, feed: Feed, step: int) -> tuple[tuple[int, ...], list[Batch]]:
+def microbatches_of_step(recipe: Recipe, feed: Feed, step: int, ranks: int = 1) -> tuple[tuple[int, ...], list[Batch]]:
     """The rows of a step and their microbatches: a pure function of the seed and the step, so resuming is exact."""
     rows = rows_of_step(step, num_rows=len(feed), rows_per_step=recipe.batch_size, seed=recipe.seed)
-    batches = feed.batches(rows, seed=recipe.seed, step=step, packing=recipe.packing, capacity=recipe.pack_tokens)
+    batches = _evenly(recipe, feed, rows, step, ranks)
     if recipe.objective.couples_rows and len(batches) > 1:
         raise RecipeError(
             f"{type(recipe.objective).__name__} compares the rows of a step with each other, so they must be one microbatch.",
@@ -54,6 +55,20 @@ def microbatches_of_step(recipe: Recipe, feed: Feed, step: int) -> tuple[tuple[i
             do=f"raise adapt.pack_tokens to {sum(batch.tokens for batch in batches)}, or lower adapt.batch_size",
         )
     return tuple(rows), batches
+
+
+def _evenly(recipe: Recipe, feed: Feed, rows: Sequence[int], step: int, ranks: int) -> list[Batch]:
+    """Microbatches for several ranks are cut smaller where that keeps all busy without one more pass."""
+    cut = lambda capacity: feed.batches(
+        rows, seed=recipe.seed, step=step, packing=recipe.packing, capacity=capacity
+    )  # fmt: skip
+    batches = cut(recipe.pack_tokens)
+    wanted = -(-len(batches) // ranks) * ranks
+    if len(batches) == wanted or recipe.objective.couples_rows:
+        return batches
+    fair = sum(batch.tokens for batch in batches) / wanted
+    finer = (cut(min(recipe.pack_tokens, math.ceil(fair * slack))) for slack in (1.05, 1.3))
+    return next((one for one in finer if len(batches) < len(one) <= wanted), batches)
 
 
 def train(
@@ -65,19 +80,21 @@ def train(
 
     Errors: Diverged after MOST_SKIPPED_IN_A_ROW non-finite steps, naming the rows of the last one.
     """
-    skipped_in_a_row = 0
+    team, skipped_in_a_row = built.team, 0
     for step in range(start, recipe.steps):
         began = time.perf_counter()
-        rows, batches = rounds.microbatches(step) if rounds else microbatches_of_step(recipe, feed, step)
+        rows, batches = rounds.microbatches(step) if rounds else microbatches_of_step(recipe, feed, step, team.ranks)
         rate = rate_at(
             step, steps=recipe.steps, top=recipe.learning_rate, schedule=recipe.schedule, warmup_fraction=recipe.warmup_fraction
         )  # fmt: skip
         set_rate_(built.optimizer, rate)
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout is a function of seed and step too
+        # Dropout is a function of seed, step and rank too.
+        torch.manual_seed(recipe.seed * 1_000_003 + step + team.rank * 1_000_000_007)
         report = train_step(
-            built.model, built.optimizer, built.objective, batches, max_norm=recipe.max_norm, global_norm=global_norm
+            built.model, built.optimizer, built.objective, team.share(built.model, batches), max_norm=recipe.max_norm,
+            global_norm=global_norm,
         )  # fmt: skip
-        loss, norm, skipped = torch.stack([report.loss.float(), report.grad_norm, report.skipped]).tolist()
+        loss, norm, skipped = torch.stack([team.summed(report.loss.float()), report.grad_norm, report.skipped]).tolist()
         skipped_in_a_row = skipped_in_a_row + 1 if skipped else 0
         yield TrainedStep(
             step + 1, loss, norm, bool(skipped), sum(batch.tokens for batch in batches),
@@ -108,10 +125,11 @@ def mean_loss(built: Built, recipe: Recipe, feed: Feed) -> float:
 
 def _mean_of(built: Built, recipe: Recipe, feed: Feed, rows: Sequence[int]) -> float:
     batches = feed.batches(rows, seed=recipe.seed, step=0, packing=recipe.packing, capacity=recipe.pack_tokens)
+    batches = built.team.share_of(batches)
     losses = [built.objective(built.model, batch).terms for batch in batches]
     shares = [
         term.weight * term.total / batch.counts[term.per]
         for batch, terms in zip(batches, losses)
         for term in terms.values()
     ]
-    return float(torch.stack(shares).sum())
+    return float(built.team.summed(torch.stack(shares).sum()))

@@ -1,1 +1,1 @@
-"""How the work is laid over devices. Today one process; what must be asked of all ranks is already asked here."""
+"""How the work is laid over devices: placements, sharding, each rank's share, the one norm, and the workers themselves."""
