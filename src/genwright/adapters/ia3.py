@@ -1,4 +1,7 @@
-"""IA3: a learned factor for every key, value and inner activation, through `peft`."""
+"""IA3: a learned factor for every key, value and inner activation; `peft`'s modules and files, our computation.
+
+Legend: I inputs, O outputs of a linear layer.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from peft import IA3Config
+from peft.tuners import ia3
 from peft.utils.constants import (
     TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as INNER,
 )
 from peft.utils.constants import (
     TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as TARGETS,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from genwright.adapters.wrapped import linear_names, save_adapter, wrapped
 from genwright.base.errors import RecipeError
@@ -53,8 +58,36 @@ class IA3:
                 wanted=f"outputs and inputs among {', '.join(known)}",
                 do='name them: [adapt.ia3] outputs = [...] inputs = [...], or use method = "lora"',
             )
-        return wrapped(model, IA3Config(target_modules=list(targets), feedforward_modules=list(inner)))
+        adapted = wrapped(model, IA3Config(target_modules=list(targets), feedforward_modules=list(inner)))
+        use_scaled_forward_(adapted)
+        return adapted
 
     def save(self, model: Any, folder: Path) -> None:
         """`peft`'s own folder."""
         save_adapter(model, folder)
+
+
+def use_scaled_forward_(model: nn.Module) -> None:
+    """Give every plain IA3 layer our forward; the modules, names and files stay `peft`'s."""
+    module: Any
+    for module in model.modules():
+        if type(module) is ia3.Linear and type(module.get_base_layer()) is nn.Linear:
+            module.__class__ = ScaledLinear
+
+
+class ScaledLinear(ia3.Linear):
+    """`peft`'s layer without its way through float32: l * v as v + (l - 1) * v, so that bfloat16 keeps what was learned.
+
+    l itself rounded to bfloat16 would move in steps of 1/128 above 1.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Map x [..., I] to [..., O]. Whatever is not one unmerged adapter is left to `peft`."""
+        active = self.active_adapters
+        if args or kwargs or self.disable_adapters or self.merged or len(active) != 1 or active[0] not in self.ia3_l:
+            return super().forward(x, *args, **kwargs)
+        more = (self.ia3_l[active[0]].flatten() - 1).to(x.dtype)
+        if self.is_feedforward:
+            return self.base_layer(torch.addcmul(x, x, more))
+        y = self.base_layer(x)
+        return torch.addcmul(y, y, more)
