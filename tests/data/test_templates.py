@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genwright.base.errors import DataError
-from genwright.data.formats import Row
+from genwright.data.formats import Row, row_of
 from genwright.data.templates import Encoded, adds_bos, encode, encode_prompt, encode_rows
 
 TURN = "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -225,3 +225,21 @@ def test_many_rows_are_each_as_alone(tokenizer: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("genwright.data.templates.ROWS_AT_ONCE", 3)
     rows = [say(f"q {number}", "a " * (number + 1)) for number in range(8)]
     assert encode_rows(rows, tokenizer, max_tokens=99) == [encode(row, tokenizer, max_tokens=99) for row in rows]
+
+
+def test_tools_reach_the_template_and_are_not_learned(tokenizer) -> None:
+    tokenizer.chat_template = (
+        "{% if tools %}tools:{% for tool in tools %}{{ tool.name }};{% endfor %}{% endif %}"
+        "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    value = {"messages": [{"role": "user", "content": "add"}, {"role": "assistant", "content": "yes"}], "tools": [{"name": "adder"}]}
+    row = row_of(value, "messages", "a:1")
+    one = encode(row, tokenizer, max_tokens=100)
+    text = tokenizer.decode(one.input_ids)
+    learned = tokenizer.decode([token for token, yes in zip(one.input_ids, one.learned) if yes])
+    assert text.startswith("tools:adder;") and "adder" not in learned and "yes" in learned
+    as_text = row_of({**value, "tools": '[{"name": "adder"}]'}, "messages", "a:1")
+    assert as_text.messages == row.messages
+    with pytest.raises(DataError, match="'tools' is not a list of schemas"):
+        row_of({**value, "tools": {"name": "adder"}}, "messages", "a:1")

@@ -9,12 +9,15 @@
     tokens/tags         {"tokens": ["Rome", "is", "old"], "tags": ["B-LOC", "O", "O"]}
     chosen/rejected     {"prompt": ..., "chosen": ..., "rejected": ...}       texts or lists of messages
 
+messages and prompt/completion may have `tools` (JSON schemas of the functions that may be called, as a list or as JSON
+text): they travel on the first message, from where the chat template is given them.
 Any format may have `system` (a text put before the conversation), `group` (rows of a group stay in one split) and
 `forget` (true: unlearning is to forget the row).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -49,7 +52,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 """Format name -> the keys by which it is recognised."""
 
-OPTIONAL = ("system", "input", "prompt", "group", "forget")
+OPTIONAL = ("system", "input", "prompt", "group", "forget", "tools")
 """Keys that formats read where they stand."""
 
 
@@ -215,17 +218,31 @@ def _ends_with_answer(messages: Messages, place: str) -> Messages:
     return messages
 
 
+def _with_tools(value: Mapping[str, Any], messages: Messages, place: str) -> Messages:
+    """The schemas of the tools on the first message, where the row has any."""
+    tools = value.get("tools")
+    if not tools:
+        return messages
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except ValueError as error:
+            raise DataError(f"{place}: 'tools' is not JSON: {error}.", found=_short(tools), do="correct it") from None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError(f"{place}: 'tools' is not a list of schemas.", wanted='[{"type": "function", ...}]', found=_short(tools))
+    return ({**messages[0], "tools": tools}, *messages[1:])
+
+
 def _of_messages(value: Mapping[str, Any], place: str) -> Row:
-    return Row(
-        "chat",
-        messages=_ends_with_answer(_system(value, place) + _messages(value["messages"], "messages", place), place),
-    )
+    messages = _ends_with_answer(_system(value, place) + _messages(value["messages"], "messages", place), place)
+    return Row("chat", messages=_with_tools(value, messages, place))
 
 
 def _of_prompt(value: Mapping[str, Any], place: str) -> Row:
     asked = _turn(value["prompt"], "user", "prompt", place)
     answered = _turn(value["completion"], "assistant", "completion", place)
-    return Row("chat", messages=_ends_with_answer(_system(value, place) + asked + answered, place))
+    messages = _ends_with_answer(_system(value, place) + asked + answered, place)
+    return Row("chat", messages=_with_tools(value, messages, place))
 
 
 def _of_instruction(value: Mapping[str, Any], place: str) -> Row:

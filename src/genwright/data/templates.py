@@ -93,17 +93,22 @@ def source_text(messages: Sequence[Message]) -> str:
 
 
 def render(messages: Sequence[Message], tokenizer: Any, *, generation_prompt: bool = False, place: str = "") -> str:
-    """A conversation as text, by the tokenizer's template or FALLBACK. Errors: DataError when it refuses it."""
+    """A conversation as text, by the tokenizer's template or FALLBACK. Errors: DataError when it refuses it.
+
+    Tools that stand on a message are given to the template, which decides how they are told.
+    """
     own = {} if tokenizer.chat_template else {"chat_template": FALLBACK, "begin": _begin(tokenizer)}
     if own and not tokenizer.eos_token:
         raise DataError(
             "The tokenizer has neither a chat template nor an EOS token, so no answer could ever end.",
             do="choose another model",
         )
+    tools = next((message["tools"] for message in messages if message.get("tools")), None)
+    plain = [{name: value for name, value in message.items() if name != "tools"} for message in messages]
     try:
         return str(
             tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=generation_prompt, **own
+                plain, tools=tools, tokenize=False, add_generation_prompt=generation_prompt, **own
             )
         )
     except Exception as error:  # a template is a program of its author's: it may raise anything
