@@ -133,9 +133,10 @@ def write(root: Path, taken: Snapshot, *, process: Process = Process(), keep: in
 
 def _write_files(folder: Path, taken: Snapshot, process: Process) -> dict[str, str]:
     """What one process writes, on the disk, with its hashes."""
-    for part, pieces in taken.parts.items():
+    parts = {part: pieces for part, pieces in taken.parts.items() if pieces.tensors}  # of a small tensor it may hold nothing
+    for part, pieces in parts.items():
         save_file(pieces.tensors, folder / process.file(part), metadata=pieces.header())
-    names = [process.file(part) for part in taken.parts]
+    names = [process.file(part) for part in parts]
     if process.number == 0:
         (folder / STATE).write_text(taken.state, encoding="utf-8")
         names.append(STATE)
