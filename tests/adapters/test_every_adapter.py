@@ -31,8 +31,10 @@ from genwright.engine.build import Built, build
 from genwright.engine.recipe import Recipe
 from genwright.engine.step import train_step
 from genwright.models.attention import NAME, documents, ordinary_attention
+from genwright.models.surgery import layers_of
 from genwright.objectives.loss import Loss, Term
 from genwright.parallel.norm import global_norm
+from genwright.parallel.recompute import recompute_
 from genwright.plan.trace import fake_weights_can_be_cast
 from genwright.precision.quantize import QuantizedLinear
 
@@ -49,7 +51,6 @@ SMALL: dict[str, dict[str, Any]] = {
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("lora", {"rank": 4, "base": "int8"}),
     ("lora", {"rank": 4, "dropout": 0.1, "targets": ("q_proj", "v_proj")}),
-    ("rslora", {"rank": 4, "base": "int8"}),
     ("multilora", {"parallel": 3, "rank": 2, "base": "int4"}),
     ("p-tuning", {"tokens": 5, "width": 8, "network": "lstm"}),
     ("prefix-tuning", {"tokens": 5, "projection": 8}),
@@ -332,6 +333,22 @@ def test_packed_documents_are_what_they_are_alone(name: str, settings: dict[str,
         some = built.model(**packed_inputs(texts()), logits_to_keep=torch.tensor([0, 8, 19])).logits[0]
     same(packed, torch.cat(alone))
     same(some, packed[[0, 8, 19]])
+
+
+@every
+def test_layers_may_be_recomputed(name: str, settings: dict[str, Any], model_of: Any) -> None:
+    """Every gradient is the same when no layer keeps its activations."""
+    found = []
+    for recomputed in (False, True):
+        built = build_it(name, settings | ({"dropout": 0.0} if "dropout" in settings else {}), model_of)
+        if recomputed:
+            assert (
+                recompute_(layers_of(built.model.get_base_model() if is_adapter(name) else built.model)[0], "full") == 2
+            )
+        built.objective(built.model, batch_of("decoder")).terms["tokens"].total.backward()
+        found.append({key: parameter.grad for key, parameter in built.parameters.items()})
+    for key, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][key]), key
 
 
 @every

@@ -83,7 +83,7 @@ def test_its_file_is_one_wide_lora_with_its_factor(model_of: Any, tmp_path: Path
     assert config["peft_type"] == "LORA"
 
 
-def test_dropping_beside_another_adapter_is_pefts_forward(model_of: Any) -> None:
+def test_beside_another_adapter_it_is_pefts_sum(model_of: Any) -> None:
     """Two active adapters are `peft`'s own sum: the scales are in it."""
     model = adapted(model_of)
     ids = torch.tensor([[3, 4, 5, 6]])

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import nn
 
+from genwright.models.load import quiet
+
 
 class Adapter(Protocol):
     """A frozen dataclass whose fields are the keys of its table in the project file."""
@@ -75,4 +77,5 @@ def save_model(model: Any, folder: Path) -> None:
         seen.add(tensor.data_ptr())
         state[name] = tensor.float().clone() if again else tensor.float()
     model.config.dtype = torch.float32
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    with quiet():
+        model.save_pretrained(folder, state_dict=state, safe_serialization=True)

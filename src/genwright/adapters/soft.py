@@ -209,10 +209,7 @@ class PromptedModel(PeftModelForCausalLM):
     def _packed(self, ids_BT: Tensor, inputs: dict[str, Any]) -> Any:
         """One row of documents [1, T], the prompt in front of the first: as embeddings, or as keys and values alone."""
         if self._is_prefix():
-            cache = DynamicCache()  # without the configuration's sliding windows: attention has the whole row at hand
-            for layer, (key, value) in enumerate(self._prefix()):
-                cache.update(key, value, layer)
-            return self.base_model(input_ids=ids_BT, past_key_values=cache, **inputs)
+            return self.base_model(input_ids=ids_BT, past_key_values=Standing(self._prefix()), **inputs)
         text_BTD = self.get_input_embeddings()(ids_BT)
         prompt_PD = learned(self).to(text_BTD.dtype)
         length, keep = prompt_PD.shape[0], inputs["logits_to_keep"]
@@ -243,6 +240,25 @@ class PromptedModel(PeftModelForCausalLM):
         heads = config.num_attention_heads
         split = flat.view(config.num_virtual_tokens, 2 * config.num_layers, heads, -1).permute(1, 2, 0, 3)[:, None]
         return list(zip(split[0::2], split[1::2]))
+
+
+class Standing(DynamicCache):
+    """Keys and values that stand in front of every layer's own and take nothing in, so that a layer may be recomputed."""
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.standing = layers
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The layer's own behind the standing ones; all of them, whatever window the layer has: attention sees to that."""
+        key, value = self.standing[layer_idx]
+        return torch.cat([key, key_states], dim=2), torch.cat([value, value_states], dim=2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """P."""
+        return self.standing[layer_idx][0].shape[2]
 
 
 def learned(model: Any) -> Tensor:
