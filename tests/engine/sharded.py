@@ -42,7 +42,7 @@ def build(processes: int) -> Built:
         fully_shard(model[0], mesh=mesh)
         fully_shard(model, mesh=mesh)
     parameters = trainable(model)
-    return Built(model, adamw(parameters, learning_rate=0.05, weight_decay=0.1), lambda *_: None, parameters)
+    return Built(model, adamw(parameters, learning_rate=0.005, weight_decay=0.1), lambda *_: None, parameters)
 
 
 def step(built: Built, number: int) -> None:
