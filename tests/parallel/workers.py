@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import time
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -11,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from genwright.adapters.full import Full, LastLayers
 from genwright.adapters.lora import LoRA
+from genwright.base.errors import RecipeError
 from genwright.data.layouts import Feed, plain_feed
 from genwright.data.templates import Encoded
 from genwright.engine.build import Built, build
@@ -66,6 +71,15 @@ def trained(built: Built, made: Recipe) -> dict[str, Any]:
     }
 
 
+def gradients_of(built: Built, pack_tokens: int) -> dict[str, list[float]]:
+    """Whole gradients of one step over eight rows, not clipped."""
+    made = recipe("full", steps=1, batch_size=8, max_norm=0.0, pack_tokens=pack_tokens)
+    list(train(built, made, feed()))
+    return {
+        name: one.flatten().tolist() for name, one in gathered({n: p.grad for n, p in built.parameters.items()}).items()
+    }
+
+
 def curve(case: dict[str, Any], place: Placement | None = None) -> dict[str, Any]:
     """One case: {"adapter", "strategy", "sharding_factor", "recompute", "tied", "recipe"}."""
     if place is None:
@@ -75,6 +89,8 @@ def curve(case: dict[str, Any], place: Placement | None = None) -> dict[str, Any
             recompute=case.get("recompute", "none"),
         )  # fmt: skip
     made = recipe(case["adapter"], **case.get("recipe", {}))
+    if case.get("gradients"):
+        return gradients_of(build(made, load(), place), 24)
     return trained(build(made, load(case.get("tied", True)), place), made)
 
 
@@ -82,3 +98,41 @@ def curves(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Several cases one after another in one set of processes: starting them costs more than the training."""
     torch.set_num_threads(1)
     return [curve(case) for case in cases]
+
+
+def told(argument: dict[str, Any]) -> dict[str, Any]:
+    """What a worker knows of itself, and a sum over all of their numbers."""
+    number = torch.tensor(float(torch.distributed.get_rank()))
+    torch.distributed.all_reduce(number)
+    return {
+        "rank": torch.distributed.get_rank(), "argument": argument["number"], "sum": int(number), "threads": os.environ["OMP_NUM_THREADS"],
+    }  # fmt: skip
+
+
+def dies(argument: dict[str, Any]) -> None:
+    """One rank ends in the way that is asked; the other waits for it in a meeting."""
+    rank = torch.distributed.get_rank()
+    Path(argument["folder"], str(rank)).write_text(str(os.getpid()))
+    torch.distributed.barrier()
+    if rank == argument["rank"]:
+        if argument["how"] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if argument["how"] == "refuses":
+            raise RecipeError("It does not go.", wanted="this", found="that", do="other")
+        raise ValueError("no such thing")
+    torch.distributed.barrier()
+
+
+def waits(folder: str) -> None:
+    """Until it is told to end; then it leaves a file, as training would a checkpoint."""
+    stop = []
+
+    def told_to_end(_: int, __: FrameType | None) -> None:
+        stop.append(True)
+
+    signal.signal(signal.SIGTERM, told_to_end)
+    rank = torch.distributed.get_rank()
+    Path(folder, f"pid-{rank}").write_text(str(os.getpid()))
+    while not stop:
+        time.sleep(0.02)
+    Path(folder, f"saved-{rank}").touch()
