@@ -20,7 +20,8 @@ from genwright.data.look import look
 from genwright.data.sources import read_rows
 from genwright.data.templates import Encoded
 from genwright.engine.recipe import Recipe
-from genwright.improve.workshop import Workshop, memory_bytes
+from genwright.improve.placing import memory_bytes
+from genwright.improve.workshop import Workshop
 from genwright.models.load import load_config, load_tokenizer
 from genwright.models.sources import cache_folder, cached, locate
 from genwright.plan.rungs import Asking, Machine, plan_training

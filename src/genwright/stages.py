@@ -18,7 +18,8 @@ from genwright.data.splits import check_leakage, split
 from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
 from genwright.export.handover import hand_over
 from genwright.improve.climbing import climb_project
-from genwright.improve.workshop import Workshop, groups_of, memory_bytes, refuse_other_hardware
+from genwright.improve.placing import memory_bytes, placement_of
+from genwright.improve.workshop import Workshop, groups_of
 from genwright.models.cards import write_card
 from genwright.models.choose import choose_model
 from genwright.project.apply import Context
@@ -67,7 +68,7 @@ def select(context: Context) -> dict[str, Any]:
 
 def adapt(context: Context) -> dict[str, Any]:
     """Climb only as high as needed: try each rung, judged on validation rows; stop at the first that meets the target."""
-    refuse_other_hardware(context.spec)
+    placement_of(context.spec)  # what this machine cannot do is said before anything is loaded
     workshop = Workshop.of(context, made=context.work)
     climbed = climb_project(workshop)
     for rung in climbed["rungs"]:

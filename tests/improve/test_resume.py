@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.e2e.tiny import rows as tiny_rows
+from tests.e2e.tiny import write_model, write_project
 
 from genwright.base.errors import Interrupted
 from genwright.base.events import Events, read_events
@@ -21,9 +23,8 @@ from genwright.data.files import write_rows
 from genwright.data.sources import read_rows
 from genwright.improve.training import train_to_end
 from genwright.improve.workshop import Workshop
+from genwright.parallel.mesh import SINGLE
 from genwright.project.spec import override, read_spec
-from tests.e2e.tiny import rows as tiny_rows
-from tests.e2e.tiny import write_model, write_project
 
 SET: dict[str, tuple[str, ...]] = {
     "rmu": ("adapt.rmu.layer=1",), "last-layers": ("adapt.last-layers.layers=1",), "lora": ("adapt.lora.dropout=0.2",),
@@ -89,7 +90,7 @@ def trained(spec: Any, method: str, folder: Path, stop: Any = lambda: False) -> 
     events = Events(folder / "events.jsonl", ())
     workshop = Workshop(spec, scope=base, model=base / "model", made=folder, events=events, stop=stop)
     out = folder / "out"
-    train_to_end(workshop._job(method, folder / method), out)
+    train_to_end(workshop.job(method, folder / method, SINGLE), out)
     return {path.relative_to(out).as_posix(): sha256_of_file(path) for path in files_below(out)}
 
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from genwright.base.errors import DataError, DoesNotFit, RecipeError
-from genwright.improve.workshop import Workshop, memory_bytes, refuse_other_hardware
+from genwright.improve.placing import memory_bytes, placement_of
+from genwright.improve.workshop import Workshop
 from genwright.plan.estimate import Estimate, Range
 from genwright.project.spec import spec_from_text
 
@@ -48,10 +49,19 @@ def test_a_disk_that_is_too_small_is_said_before_it_is_full(tmp_path: Path) -> N
         workshop(tmp_path)._refuse_what_does_not_fit("lora", planned)
 
 
-@pytest.mark.parametrize("hardware", ['device = "h100"', "count = 2"])
-def test_other_hardware_is_refused_rather_than_ignored(tmp_path: Path, hardware: str) -> None:
-    with pytest.raises(RecipeError, match="trains on this machine, in one process"):
-        refuse_other_hardware(workshop(tmp_path, f"[hardware]\n{hardware}\n").spec)
+@pytest.mark.parametrize(
+    ("hardware", "told"),
+    [
+        ('device = "h100"', "trains on this machine"),
+        ("count = 1000", "This machine has"),
+        ('strategy = "zero3"', "needs at least 2 devices"),
+        ("offload = true", "has none"),
+        ("sharding_factor = 2", "has no effect"),
+    ],
+)
+def test_other_hardware_is_refused_rather_than_ignored(tmp_path: Path, hardware: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        placement_of(workshop(tmp_path, f"[hardware]\n{hardware}\n").spec)
 
 
 def test_an_objective_that_cannot_learn_from_the_rows_is_refused(tmp_path: Path) -> None:

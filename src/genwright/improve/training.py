@@ -27,12 +27,15 @@ from genwright.improve.learning import Answerer, LoadSecond, no_second_model, ro
 from genwright.improve.solution import write_solution
 from genwright.models.load import load_model
 from genwright.models.tokenizer_files import copy_tokenizer
+from genwright.parallel.mesh import SINGLE, Placement
 from genwright.plan.cadence import DEFAULT_MTBF_SECONDS, interval_seconds
 from genwright.plan.memory import memory_is_an_error
 from genwright.plan.verify import Measured, measuring, release_freed_memory
 
 FIRST_SAVE_SECONDS = 20.0
 """Until a save was timed, its cost is unknown: save once after so long, then at the computed interval."""
+RESULT = "result"
+"""Below a job's folder: the final weights of a training in several processes."""
 MILESTONES = "milestones"
 """Beside what was trained: the solutions of the steps that the user named."""
 
@@ -61,6 +64,8 @@ class Job:
     """Loads the model that makes columns, where an objective learns from one."""
     answering: Answerer | None = None
     """What it takes to learn from own answers."""
+    place: Placement = SINGLE
+    """How it is laid over devices."""
 
     @property
     def checkpoints(self) -> Path:
@@ -229,6 +234,28 @@ def train_to_end(job: Job, out: Path) -> dict[str, Any]:
 
     Errors: Interrupted (saved first), Diverged, OutOfMemory naming the peak, DiskFull (what was saved before is kept).
     """
+    training, measured = _trained(job)
+    built = training.built
+    del training
+    shutil.rmtree(out, ignore_errors=True)
+    job.recipe.adapter.save(built.model, out)
+    _write_milestones(job, built, out)
+    del built
+    release_freed_memory()
+    return measured | {"disk_bytes": _size(job.checkpoints) + _size(out)}
+
+
+def train_share(job: Job) -> dict[str, Any]:
+    """One process's part of a training: trained as `train_to_end` does; the final weights are left as a checkpoint in RESULT."""
+    training, measured = _trained(job)
+    with Saver(job.work / RESULT, recipe=job.recipe.identity(), keep=1, parts=(checkpoint.TRAINED,)) as saver:
+        saver.save(training.built, step=training.progress.steps, state={})
+        saver.wait()
+    return measured | {"disk_bytes": _size(job.checkpoints)}
+
+
+def _trained(job: Job) -> tuple[Training, dict[str, Any]]:
+    """Train to the end, save, and prove that what was saved resumes; the weights kept are the best, where validation chose."""
     with measuring() as loading, memory_is_an_error("train", job.rung, job.recipe):
         built = _built(job)
         job = with_second_opinions(job, built)
@@ -245,13 +272,8 @@ def train_to_end(job: Job, out: Path) -> dict[str, Any]:
     with measuring() as resuming:
         training.resume()
     training.load_best_()
-    shutil.rmtree(out, ignore_errors=True)
-    job.recipe.adapter.save(built.model, out)
-    _write_milestones(job, built, out)
     progress, costs = training.progress, training.cadence.costs
-    del built, training
-    release_freed_memory()
-    return _measured(job, out, progress, costs, loading=loading, trained=trained, saving=saving, resuming=resuming)
+    return training, _measured(progress, costs, loading=loading, trained=trained, saving=saving, resuming=resuming)
 
 
 def with_second_opinions(job: Job, built: Built) -> Job:
@@ -263,18 +285,20 @@ def with_second_opinions(job: Job, built: Built) -> Job:
 
 def _built(job: Job) -> Built:
     load = lambda dtype, attention: load_model(job.model, dtype=dtype, attention=attention, head=job.recipe.head)
-    return build(job.recipe, load)
+    return build(job.recipe, load, job.place)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in files_below(folder))
 
 
 def _measured(
-    job: Job, out: Path, progress: Progress, costs: list[float], *, loading: Measured, trained: Measured, saving: Measured,
-    resuming: Measured,
-) -> dict[str, Any]:  # fmt: skip
+    progress: Progress, costs: list[float], *, loading: Measured, trained: Measured, saving: Measured, resuming: Measured
+) -> dict[str, Any]:
     return {
         "train_peak_bytes": max(trained.peak_bytes, loading.peak_bytes),
         "save_peak_bytes": saving.peak_bytes,
         "resume_peak_bytes": resuming.peak_bytes,
-        "disk_bytes": sum(path.stat().st_size for folder in (job.checkpoints, out) for path in files_below(folder)),
         "step_seconds": progress.seconds / progress.steps if progress.steps else None,
         "train_seconds": progress.seconds + progress.stall_seconds,
         "load_seconds": loading.seconds,

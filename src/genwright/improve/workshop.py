@@ -34,6 +34,8 @@ from genwright.evaluate.statistics import bootstrap
 from genwright.improve.examples import NearestExamples, few_shot_messages
 from genwright.improve.solution import Answering, Solution, read_solution, write_solution
 from genwright.improve.learning import Answerer, no_second_model
+from genwright.improve.placing import AUTO, memory_bytes, placement_of
+from genwright.improve.together import train_together
 from genwright.improve.training import Job, train_to_end
 from genwright.models.attention import NAME
 from genwright.models.families import Head, family_of
@@ -41,6 +43,7 @@ from genwright.models.generate import Sampling
 from genwright.models.load import load_config, load_model, load_tokenizer
 from genwright.models.sources import cache_folder, fetch, locate
 from genwright.models.tokenizer_files import copy_tokenizer
+from genwright.parallel.mesh import Placement
 from genwright.plan.estimate import Estimate
 from genwright.plan.rungs import Asking, Machine, Reading, plan_prompting, plan_training
 from genwright.plan.verify import measuring
@@ -219,22 +222,30 @@ class Workshop:
 
     def plan(self, rung: str) -> Estimate:
         """What this rung will need on this machine."""
-        hardware = self.spec.hardware
-        machine = Machine(self._calibrations(), hardware.watts, hardware.usd_per_hour)
-        say = lambda text: self.events.write("note", stage="adapt", text=text)
-        weights = sum(path.stat().st_size for path in self.model.glob("*.safetensors"))
         if not self.trains(rung):
             return plan_prompting(
-                self.config,
-                self._asking(rung),
-                machine,
-                precision=self.spec.adapt.precision,
-                weights_bytes=weights,
-                say=say,
-            )
+                self.config, self._asking(rung), self._machine, precision=self.spec.adapt.precision, weights_bytes=self._weights_bytes,
+                say=self._note,
+            )  # fmt: skip
+        return self._planned(rung, self.place(rung))
+
+    def _planned(self, rung: str, place: Placement) -> Estimate:
+        """The plan of a rung that trains, laid over these devices."""
         return plan_training(
-            self.recipe(rung), self.config, self._planned_feed(rung), self._asking(rung), machine, weights_bytes=weights, say=say,
+            self.recipe(rung), self.config, self._planned_feed(rung), self._asking(rung), self._machine, weights_bytes=self._weights_bytes,
+            say=self._note, place=place,
         )  # fmt: skip
+
+    @property
+    def _machine(self) -> Machine:
+        return Machine(self._calibrations(), self.spec.hardware.watts, self.spec.hardware.usd_per_hour)
+
+    @property
+    def _weights_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.model.glob("*.safetensors"))
+
+    def _note(self, text: str) -> None:
+        self.events.write("note", stage="adapt", text=text)
 
     def _planned_feed(self, rung: str) -> Feed:
         """The training rows, with columns and answers that say nothing but have the right shapes."""
@@ -340,19 +351,35 @@ class Workshop:
         made = RUNGS[rung](self.spec, rung)
         measured: dict[str, Any] = {}
         if made.form != "prompt":
-            measured = train_to_end(self._job(rung, folder), folder / made.form)
+            measured = self._train(rung, folder, made.form)
         if made.form == "model":
             copy_tokenizer(self.model, folder / "model")
         head = self.recipe(rung).head if made.form != "prompt" else Head()
         write_solution(folder, form=made.form, examples=made.examples, head=head if head.kind in ANSWERING_HEADS else Head())
         return measured
 
-    def _job(self, rung: str, folder: Path) -> Job:
+    def _train(self, rung: str, folder: Path, form: str) -> dict[str, Any]:
+        place = self.place(rung)
+        if place.ranks > 1:
+            return train_together(self, rung, place, folder)
+        return train_to_end(self.job(rung, folder, place), folder / form)
+
+    def place(self, rung: str) -> Placement:
+        """Where a rung trains; "auto" is the first strategy whose plan fits. Errors: RecipeError."""
+        if self.spec.hardware.strategy != "auto" or self.spec.hardware.count == 1:
+            return placement_of(self.spec)
+        places = [placement_of(self.spec, strategy) for strategy in AUTO]
+        fits = lambda place: self._planned(rung, place).quantities["host_bytes"].value <= memory_bytes(self.spec)
+        return next((place for place in places[:-1] if fits(place)), places[-1])
+
+    def job(self, rung: str, folder: Path, place: Placement) -> Job:
+        """The rung's training; what it keeps stands below `folder`."""
         adapt = self.spec.adapt
         return Job(
             rung, self.recipe(rung), self.model, self.feeds["train"], self.feeds["validation"], folder / "training",
-            self.events, self.stop, adapt.checkpoint_every, adapt.validate_every, adapt.patience, load_second=self._second_model,
-            answering=Answerer(self.tokenizer, self._worth) if self.reward else None,
+            self.events, self.stop, adapt.checkpoint_every, adapt.validate_every, adapt.patience, adapt.milestones,
+            adapt.mtbf_hours * 3600, load_second=self._second_model,
+            answering=Answerer(self.tokenizer, self._worth) if self.reward else None, place=place,
         )  # fmt: skip
 
     def _bill(self, seconds: float) -> dict[str, float | None]:
@@ -405,21 +432,3 @@ def _interval(scores: list[float], groups: list[str]) -> dict[str, float]:
         "n": interval.n,
         "spread": statistics.pstdev(scores),
     }
-
-
-def refuse_other_hardware(spec: Any) -> None:
-    """Errors: RecipeError where the project wants another machine than this one, or several devices."""
-    if (spec.hardware.device, spec.hardware.count) != ("auto", 1):
-        raise RecipeError(
-            "Genwright trains on this machine, in one process.", wanted='hardware.device = "auto" and hardware.count = 1',
-            found=f'device = "{spec.hardware.device}", count = {spec.hardware.count}',
-            do="leave both out; `genwright devices` lists what the catalogue knows of other devices",
-        )  # fmt: skip
-
-
-def memory_bytes(spec: Any) -> float:
-    """What may be used: the project's figure, or what this machine has."""
-    import os
-
-    stated = spec.hardware.memory
-    return Bytes.parse(stated).value if stated else float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

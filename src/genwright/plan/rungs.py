@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from genwright.engine.loop import microbatches_of_step
 from genwright.engine.recipe import Recipe
 from genwright.models.families import Head
 from genwright.models.load import build_model
+from genwright.parallel.mesh import SINGLE, Placement, fake_ranks
 from genwright.plan.calibrate import calibrate
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.roofline import price
@@ -89,13 +91,17 @@ def plan_prompting(
 
 def plan_training(
     recipe: Recipe, config: Any, feed: Feed, asking: Asking, machine: Machine, *, weights_bytes: int,
-    say: Say = lambda _: None,
+    say: Say = lambda _: None, place: Placement = SINGLE,
 ) -> Estimate:  # fmt: skip
-    """A rung that trains `recipe` on these rows, saves it, could resume it, merges it, and is judged like the others."""
-    fake = build_fake(recipe, config)
-    baseline = resident_bytes()  # with every library and module that the run will load
+    """A rung that trains `recipe` on these rows, saves it, could resume it, merges it, and is judged like the others.
+
+    Laid over several ranks, the first rank's step is traced; on a CPU all of them share this machine's memory and cores.
+    """
     longest, typical = steps_to_trace(recipe, feed)
-    steps = [trace_step(fake, partial(_batches, recipe, feed, step), recipe) for step in (longest, typical)]
+    with fake_ranks(place.ranks) if place.ranks > 1 else nullcontext():
+        fake = build_fake(recipe, config, place)
+        baseline = resident_bytes()  # with every library and module that the run will load
+        steps = [trace_step(fake, partial(_batches, recipe, feed, step, place.ranks), recipe) for step in (longest, typical)]
     dtype = resolve(recipe.precision).compute
     judged, judged_peak = _generation(
         config, dtype, asking, machine, writes_to_the_limit=False, wrap=_wrap_for_answering(recipe), say=say
@@ -111,7 +117,8 @@ def plan_training(
         "merge_peak_bytes": trace_merge(recipe, config) + weights_bytes,
         "evaluate_peak_bytes": max(judged_peak, loading_bytes(config, dtype, weights_bytes)),
     }
-    memory = {name: _process(baseline, value) for name, value in peaks.items()}
+    processes = {"train_peak_bytes": place.ranks, "save_peak_bytes": place.ranks, "resume_peak_bytes": place.ranks}
+    memory = {name: _process(baseline, value) * processes.get(name, 1) for name, value in peaks.items()}
     quantities = {
         **memory,
         "host_bytes": max(memory.values(), key=lambda peak: peak.value),
@@ -156,8 +163,8 @@ def steps_to_trace(recipe: Recipe, feed: Feed) -> tuple[int, int]:
     return max(range(recipe.steps), key=largest.__getitem__), totals.index(median)
 
 
-def _batches(recipe: Recipe, feed: Feed, step: int) -> Any:
-    return microbatches_of_step(recipe, feed, step)[1]
+def _batches(recipe: Recipe, feed: Feed, step: int, ranks: int = 1) -> Any:
+    return microbatches_of_step(recipe, feed, step, ranks)[1]
 
 
 def _wrap_for_answering(recipe: Recipe) -> Callable[[Any], Any]:

@@ -22,6 +22,7 @@ from genwright.engine.step import train_step
 from genwright.models.attention import NAME, ordinary_attention
 from genwright.models.families import Head, family_of
 from genwright.models.load import build_model
+from genwright.parallel.mesh import SINGLE, Placement
 from genwright.parallel.norm import global_norm
 from genwright.plan.tracker import Event, Peak, Tracker
 
@@ -70,12 +71,12 @@ def fake_weights_can_be_cast() -> Iterator[None]:
         torch.utils.swap_tensors = swap
 
 
-def build_fake(recipe: Recipe, config: Any) -> BuiltFake:
-    """`engine.build` on fake tensors; the weights are named, gradients will be."""
+def build_fake(recipe: Recipe, config: Any, place: Placement = SINGLE) -> BuiltFake:
+    """`engine.build` on fake tensors; the weights are named, gradients will be. Several ranks want `fake_ranks` around it."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, tracker, tracker.phase("weights"):
-        built = build(recipe, lambda dtype, attention: build_model(config, dtype, attention, recipe.head))
+        built = build(recipe, lambda dtype, attention: build_model(config, dtype, attention, recipe.head), place)
         build_peak = tracker.peak.total
     tracker.track([*built.model.parameters(), *built.model.buffers()], "weights")
     tracker.watch_gradients(built.parameters)
@@ -102,7 +103,8 @@ def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], rec
 
 def _run_step(built: Built, batches: Sequence[Batch], recipe: Recipe) -> None:
     train_step(
-        built.model, built.optimizer, built.objective, batches, max_norm=recipe.max_norm, global_norm=global_norm
+        built.model, built.optimizer, built.objective, built.team.share(built.model, batches), max_norm=recipe.max_norm,
+        global_norm=global_norm,
     )
 
 

@@ -72,6 +72,9 @@ BOUNDS: dict[str, Bounds] = {
     "adapt.answers": Bounds(1),
     "adapt.updates": Bounds(1),
     "hardware.count": Bounds(1),
+    "hardware.sharding_factor": Bounds(0),
+    "adapt.recompute": Bounds(0),
+    "adapt.mtbf_hours": Bounds(0, above=True),
     "hardware.watts": Bounds(0, above=True),
     "hardware.usd_per_hour": Bounds(0),
 }
@@ -140,6 +143,11 @@ def spec_from_text(text: str, path: Path) -> Spec:
         _check_known(key, origins[key])
     _refuse_inert(given, origins)
     return _build(given, origins, path)
+
+
+def spec_from_given(given: dict[str, Any], path: Path) -> Spec:
+    """The spec of dotted keys that were read and checked before, as another process hands them over."""
+    return _build(given, dict.fromkeys(given, "override"), Path(path))
 
 
 def override(spec: Spec, assignment: str) -> Spec:

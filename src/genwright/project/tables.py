@@ -166,8 +166,17 @@ class Adapt:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Numbers to compute in. "auto": bf16 where the device is fast at it, else fp32; the choice is recorded."""
 
+    recompute: Literal["none", "full"] | int = "none"
+    """Layers whose activations are computed again in the backward instead of kept: less memory for one more forward each."""
+
     checkpoint_every: Literal["auto"] | int = "auto"
     """Steps between checkpoints. "auto": from the measured cost of saving, so that a kill loses little."""
+
+    mtbf_hours: float = 4.0
+    """Hours between failures of the whole job, on average: what "auto" weighs the cost of saving against."""
+
+    milestones: tuple[int, ...] = ()
+    """Steps whose checkpoints are kept, to be talked to later: `genwright chat --at "step 200"`."""
 
     validate_every: int = 0
     """Steps between validation losses. 0: never while training."""
@@ -193,7 +202,16 @@ class Hardware:
     """A name of `genwright devices`, or "auto": this machine."""
 
     count: int = 1
-    """How many of them."""
+    """How many of them, on this machine: each is a process. On a CPU they share its cores and memory."""
+
+    strategy: Literal["auto", "single", "ddp", "zero1", "zero2", "zero3", "hybrid"] = "auto"
+    """How a training is laid over the devices. "auto": the first of ddp, zero1, zero2, zero3 whose plan fits."""
+
+    sharding_factor: int = 0
+    """For hybrid: how many devices hold one copy between them, from 1 (full replication) to all."""
+
+    offload: bool = False
+    """Keep shards and optimizer state in the CPU's memory; for CUDA devices."""
 
     watts: float | None = None
     """Power drawn under load, for the energy plan. Left out: the catalogue's, or unknown."""
