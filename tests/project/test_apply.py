@@ -409,3 +409,13 @@ def test_fingerprints_are_of_content(tmp_path: Path) -> None:
     assert contents("none", tmp_path) == {"none": ""}
     models = ["folder:model", "hub:a/b", "a-catalogue-name"]
     assert contents(models, tmp_path) == {"model": fingerprint(tmp_path / "model")}
+
+
+def test_a_function_of_a_file_is_its_file_and_a_model_may_be_a_name(tmp_path: Path) -> None:
+    (tmp_path / "rewards.py").write_text("def score(*_): return 1.0\n")
+    before = contents("rewards.py:score", tmp_path)
+    assert list(before) == ["rewards.py"] and before["rewards.py"]
+    (tmp_path / "rewards.py").write_text("def score(*_): return 2.0\n")
+    assert contents("rewards.py:score", tmp_path) != before
+    assert contents("gone.py:score", tmp_path) == {"gone.py": ""}
+    assert contents(["smollm2-135m-instruct"], tmp_path) == {}

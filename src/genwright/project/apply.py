@@ -202,7 +202,8 @@ def _decide(
 def _wanted(spec: Spec, stages: Sequence[Stage]) -> dict[str, Wanted]:
     values = spec.flat()
     keys = {key for stage in stages for key in stage.files}
-    return graph.wanted(stages, values, {key: contents(values.get(key), spec.base) for key in keys})
+    sources = lambda key: [values[key]] if key == "adapt.teacher" and values.get(key) else values.get(key)
+    return graph.wanted(stages, values, {key: contents(sources(key), spec.base) for key in keys})
 
 
 def _found(store: Store, stage: str, key: str) -> graph.Found | None:
@@ -216,12 +217,14 @@ def _found(store: Store, stage: str, key: str) -> graph.Found | None:
 def contents(value: Any, base: Path) -> dict[str, str]:
     """The local files and folders that a key's value names -> SHA-256 of their content; "" for one that is not there.
 
-    In a list (model sources), what is no path on this machine is a name, whose content is fixed by the name.
+    In a list (model sources), what is no path on this machine is a name, whose content is fixed by the name. Of
+    "FILE.py:FUNCTION" it is the file.
     """
     if isinstance(value, list):
         paths = [name.removeprefix("folder:").removeprefix("gguf:") for name in value]
         return {path: fingerprint(base / path) for path in paths if (base / path).exists()}
-    return {value: fingerprint(base / value)} if value else {}
+    path = value.partition(":")[0] if value and ".py:" in value else value
+    return {path: fingerprint(base / path)} if path else {}
 
 
 def fingerprint(path: Path) -> str:

@@ -58,6 +58,7 @@ STAGES = (
     Stage(
         "adapt", "genwright.stages:adapt", reads=("scope", "select"), keys=("project.seed", "scope.budget", "adapt"),
         without=("adapt.method", "adapt.checkpoint_every", "adapt.mtbf_hours", "adapt.recompute"),
+        files=("adapt.reward", "adapt.teacher"),
     ),
     Stage("evaluate", "genwright.stages:evaluate", reads=("scope", "select", "adapt")),
     Stage(
