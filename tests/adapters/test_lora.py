@@ -185,7 +185,7 @@ def test_no_dense_copy_waits_for_the_backward() -> None:
 
 @pytest.mark.parametrize(("kind", "each"), [("int8", 1.0), ("int4", 0.5)])
 def test_the_whole_frozen_base_in_bytes(kind: str, each: float) -> None:
-    """Codes at 1 or half a byte a weight and their scales beside: 4 bytes a row, or 2 bytes a group of 32 or 16."""
+    """Codes at 1 or half a byte a weight and their scales beside: 4 bytes a row, or 2 and 2 bytes a group of 32 or 16."""
     layers = [
         module for module in LoRA(base=kind).wrap(base(torch.bfloat16)).modules() if isinstance(module, QuantizedLinear)
     ]
@@ -194,6 +194,9 @@ def test_the_whole_frozen_base_in_bytes(kind: str, each: float) -> None:
     rows = sum(module.out_features for module in layers)
     groups = sum(module.in_features // {32: 32, 48: 16}[module.in_features] * module.out_features for module in layers)
     assert sum(module.scale.nbytes for module in layers) == (4 * rows if kind == "int8" else 2 * groups)
+    assert sum(module.offset.nbytes for module in layers if module.offset is not None) == (
+        0 if kind == "int8" else 2 * groups
+    )
 
 
 @pytest.mark.parametrize("adapter", [LoRA(rank=0), RsLoRA(rank=-1), DoRA(dropout=1.0)])

@@ -35,28 +35,42 @@ def test_int8_is_torchaos_int8_weight_only(layer: nn.Linear) -> None:
     torch.testing.assert_close(numbers(quantized(layer, "int8")), expected[0].weight.dequantize(), atol=1e-7, rtol=0)
 
 
-def test_int4_is_torchaos_int4_in_groups_of_64(layer: nn.Linear) -> None:
-    from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
+def test_int4_is_torchaos_own_dequantised(layer: nn.Linear) -> None:
+    """Its tinygemm numbers: scale and offset in bfloat16, one for 32 inputs."""
+    from torchao.quantization.quant_primitives import _dequantize_affine_tinygemm
 
-    layer = layer.bfloat16()
     mine = quantized(layer, "int4")
-    theirs = nn.Sequential(layer)
-    quantize_(theirs, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(64)))
-    assert torch.equal(numbers(mine), theirs[0].weight.dequantize())
+    codes = (unpacked(mine.codes) + 8).to(torch.uint8)
+    theirs = _dequantize_affine_tinygemm(
+        codes, (1, 32), mine.scale.float(), mine.offset.float(), torch.uint8, 0, 15, output_dtype=torch.float32
+    )  # fmt: skip
+    torch.testing.assert_close(numbers(mine), theirs, atol=1e-7, rtol=0)
 
 
-@pytest.mark.parametrize(("base", "steps"), [("int8", 127.5), ("int4", 7.5)])
-def test_no_weight_is_further_off_than_half_a_step(layer: nn.Linear, base: str, steps: float) -> None:
-    """Closed form: a step is the group's largest absolute weight / 127.5 (7.5), so half of it bounds the error; bf16 scales add 1/256."""
+@pytest.mark.parametrize(("base", "group"), [("int8", 128), ("int4", 32)])
+def test_no_weight_is_further_off_than_half_a_step(layer: nn.Linear, base: str, group: int) -> None:
+    """Closed form: a step is the row's largest absolute weight / 127.5, or (a group's largest - its smallest) / 15.
+
+    A scale and an offset in bfloat16 add 1/256 of what they scale.
+    """
     mine = quantized(layer, base)
-    groups = layer.weight.detach().view(24, mine.scale.shape[1], -1)
-    step = groups.abs().amax(-1, keepdim=True) / steps
+    groups = layer.weight.detach().view(24, -1, group)
+    most, least = groups.amax(-1, keepdim=True), groups.amin(-1, keepdim=True)
+    step = groups.abs().amax(-1, keepdim=True) / 127.5 if base == "int8" else (most - least) / 15
     error = (numbers(mine).view_as(groups) - groups).abs()
-    assert (error <= step / 2 * 1.01 + groups.abs() / 256 * (base == "int4")).all()
+    assert (error <= step / 2 * 1.01 + (most - least) / 128 * (base == "int4")).all()
     assert error.max() > 0.3 * step.min()
 
 
-@pytest.mark.parametrize(("base", "each"), [("int8", 1 + 4 / 128), ("int4", 0.5 + 2 / 64)])
+def test_a_group_that_lies_to_one_side_uses_all_its_codes() -> None:
+    layer = nn.Linear(32, 1)
+    layer.weight.data = torch.linspace(1.0, 1.15, 32)[None]
+    mine = quantized(layer, "int4")
+    assert len(set(unpacked(mine.codes).flatten().tolist())) == 16
+    assert (numbers(mine) - layer.weight).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(("base", "each"), [("int8", 1 + 4 / 128), ("int4", 0.5 + 4 / 32)])
 def test_the_bytes_of_a_weight(layer: nn.Linear, base: str, each: float) -> None:
     assert nbytes(quantized(layer, base)) == each * 128 * 24 + layer.bias.nbytes
 
@@ -90,13 +104,13 @@ def test_nothing_dense_is_kept_between_forward_and_backward(layer: nn.Linear) ->
 
 
 def test_packing_is_exact_for_every_pair() -> None:
-    codes = torch.tensor([[low, high] for low in range(-8, 8) for high in range(-8, 8)], dtype=torch.int8)
+    codes = torch.tensor([[low, high] for low in range(16) for high in range(16)], dtype=torch.uint8)
     assert packed(codes).shape == (256, 1) and packed(codes).dtype == torch.uint8
     assert len(set(packed(codes).flatten().tolist())) == 256
-    assert torch.equal(unpacked(packed(codes)), codes)
+    assert torch.equal(unpacked(packed(codes)), codes.to(torch.int8) - 8)
 
 
-def test_smaller_groups_where_64_does_not_divide() -> None:
+def test_smaller_groups_where_32_does_not_divide() -> None:
     assert quantized(nn.Linear(48, 4), "int4").scale.shape == (4, 3)
 
 

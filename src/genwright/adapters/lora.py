@@ -46,7 +46,7 @@ class LoRA:
     """Names of the linear layers to adapt, or "all-linear": every one but the head."""
 
     base: Literal["", "int8", "int4"] = ""
-    """Keep the frozen base in "int8" (1 byte a weight) or "int4" (0.53) while training. Empty: in the compute type."""
+    """Keep the frozen base in "int8" (1 byte a weight) or "int4" (0.63) while training. Empty: in the compute type."""
 
     def wrap(self, model: Any) -> nn.Module:
         """Errors: RecipeError when a target matches no layer, naming the layers there are."""
@@ -84,7 +84,7 @@ class RsLoRA:
     """Names of the linear layers to adapt, or "all-linear": every one but the head."""
 
     base: Literal["", "int8", "int4"] = ""
-    """Keep the frozen base in "int8" (1 byte a weight) or "int4" (0.53) while training. Empty: in the compute type."""
+    """Keep the frozen base in "int8" (1 byte a weight) or "int4" (0.63) while training. Empty: in the compute type."""
 
     def wrap(self, model: Any) -> nn.Module:
         """Errors: RecipeError when a target matches no layer, naming the layers there are."""
