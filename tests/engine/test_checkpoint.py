@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from genwright.base.errors import Corrupt
 from genwright.data.layouts import Feed
@@ -22,7 +26,7 @@ from genwright.engine.build import Built
 from genwright.engine.checkpoint import Process
 from genwright.engine.loop import train
 from genwright.engine.saving import Saver
-from genwright.engine.shards import Pieces, index_of, read_
+from genwright.engine.shards import Pieces, index_of, pieces_of, read_
 
 FILES = ["trained.safetensors", "optimizer.safetensors", "state.json"]
 
@@ -203,8 +207,6 @@ def test_pieces_are_put_together_and_cut_anew(tmp_path: Path) -> None:
             {f"w@{start},0": whole[start:stop].contiguous(), "beta": torch.tensor(float(start))}, {"w": [5, 3]}
         )
         path = tmp_path / f"trained-{start}.safetensors"
-        from safetensors.torch import save_file
-
         save_file(
             pieces.tensors if start == 0 else {f"w@{start},0": pieces.tensors[f"w@{start},0"]},
             path,
@@ -218,11 +220,32 @@ def test_pieces_are_put_together_and_cut_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", [{"missing": torch.zeros(2)}, {"w": torch.zeros(3, 3)}])
 def test_a_tensor_that_was_not_written_is_refused(target: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"w": torch.zeros(2, 3)}, tmp_path / "trained.safetensors")
     with pytest.raises((RuntimeError, ValueError), match=r"Missing key|Size mismatch"):
         read_(target, index_of([tmp_path / "trained.safetensors"]))
+
+
+@pytest.mark.parametrize(("placements", "written"), [
+    ((Replicate(), Shard(0)), {0: ["w@0,0"], 1: ["w@2,0"], 2: [], 3: []}),
+    ((Replicate(), Shard(1)), {0: ["w@0,0"], 1: ["w@0,3"], 2: [], 3: []}),
+    ((Shard(0), Shard(1)), {0: ["w@0,0"], 1: ["w@0,3"], 2: ["w@2,0"], 3: ["w@2,3"]}),
+    ((Replicate(), Replicate()), {0: ["w"], 1: [], 2: [], 3: []}),
+])  # fmt: skip
+def test_what_several_processes_hold_is_written_once(placements: tuple, written: dict[int, list[str]]) -> None:
+    """A 4x6 on a mesh of 2x2, seen from each of its four processes: hybrid sharding keeps copies, of which one is written."""
+    for rank, keys in written.items():
+        distributed.init_process_group("fake", rank=rank, world_size=4, store=FakeStore())
+        try:
+            mesh = init_device_mesh("cpu", (2, 2))
+            cut = [4 // 2 if Shard(0) in placements else 4, 6 // 2 if Shard(1) in placements else 6]
+            tensor = DTensor.from_local(
+                torch.zeros(cut), mesh, placements, run_check=False, shape=torch.Size([4, 6]), stride=(6, 1)
+            )
+            found = pieces_of({"w": tensor, "step": torch.tensor(1.0)}, process=rank)
+        finally:
+            distributed.destroy_process_group()
+        assert [key for key in found.tensors if key != "step"] == keys
+        assert ("step" in found.tensors) == (rank == 0)
 
 
 SCRIPT = Path(__file__).parent / "sharded.py"

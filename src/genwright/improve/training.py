@@ -92,6 +92,11 @@ class Progress:
     stall_seconds: float = 0.0
     """What all saves so far cost the training."""
 
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> Progress:
+        """As it was saved."""
+        return cls(**state | {"history": [(step, loss) for step, loss in state["history"]]})
+
     def add(self, done: TrainedStep) -> None:
         """One more step."""
         self.seconds += done.seconds
@@ -151,7 +156,7 @@ class Training:
             found = latest_for_all(self.job.checkpoints, recipe=self.job.recipe.identity(), say=self.job.say)
             if found is not None:
                 checkpoint.restore_(self.built, found)
-                self.progress, self.start = Progress(**found.state["progress"]), found.step
+                self.progress, self.start = Progress.from_json(found.state["progress"]), found.step
         return found
 
     def steps(self) -> None:
@@ -278,7 +283,8 @@ def _trained(job: Job) -> tuple[Training, dict[str, Any]]:
 
 def with_second_opinions(job: Job, built: Built) -> Job:
     """The job with what a second model says of its rows, asked before a checkpoint is restored."""
-    add = lambda feed: with_columns(job.recipe, built, feed, job.load_second)
+    there = lambda feed: dataclasses.replace(feed, device=job.place.device)
+    add = lambda feed: with_columns(job.recipe, built, there(feed), job.load_second)
     validation = add(job.validation) if job.validate_every else job.validation
     return dataclasses.replace(job, train=add(job.train), validation=validation)
 
