@@ -30,7 +30,7 @@ from genwright.adapters.soft import (
     share_prompt_,
 )
 from genwright.base.errors import RecipeError
-from genwright.models.attention import NAME, documents, ordinary_attention
+from genwright.models.attention import NAME, documents, ordinary_attention, places_of
 
 P = 5
 SOFT = [PromptTuning(tokens=P), PTuning(tokens=P, width=8), PTuning(tokens=P, width=8, network="lstm"),
@@ -255,3 +255,25 @@ def test_bad_settings(adapter: Any, says: str, model_of: Any) -> None:
 def test_a_text_without_tokens(model_of: Any, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="text has no tokens"):
         PromptTuning(text="  ").wrap(in_a_folder(model_of("decoder"), tmp_path))
+
+
+@soft
+def test_behind_a_prompt_documents_branch_and_rows_are_padded_as_ever(adapter: Any, model_of: Any) -> None:
+    """A pair that shares its question, then a plain document, then padding that nobody reads."""
+    question, chosen, rejected, other = [3, 4, 5], [6, 7], [8, 9, 10, 11], [12, 13]
+    model = moved(adapter.wrap(model_of("decoder", attention=NAME)))
+    ids, pair = [*question, *chosen, *rejected, *other], (3, 2, 4)
+    inputs = {
+        "input_ids": torch.tensor([ids + [0] * 5]),
+        "position_ids": torch.tensor([[*places_of(pair), *places_of(2), *[0] * 5]]),
+        "documents": documents([[pair, 2]], len(ids), padding=5, round_to=16),
+        "use_cache": False,
+    }
+    with torch.no_grad():
+        found = model(**inputs).logits[0]
+        for rows, positions in (
+            (question + chosen, [0, 1, 2, 3, 4]),
+            (question + rejected, [0, 1, 2, 5, 6, 7, 8]),
+            (other, [9, 10]),
+        ):
+            torch.testing.assert_close(found[positions], model(**packed([rows])).logits[0], atol=2e-5, rtol=2e-5)
