@@ -36,6 +36,8 @@ def test_one_shard_is_a_whole() -> None:
         ("hybrid", {"ranks": 8, "sharding_factor": 100}, "set it to 8"),
         ("hybrid", {"ranks": 6}, "groups of 0(.|\n)*1, 2, 3, 6(.|\n)*set it to 1"),
         ("zero2", {"ranks": 4, "sharding_factor": 2}, "no effect(.|\n)*hybrid"),
+        ("ddp", {"ranks": 6, "tensor_degree": 4}, "groups of 4(.|\\n)*1, 2, 3, 6(.|\\n)*set it to 3"),
+        ("zero3", {"ranks": 4, "tensor_degree": 2}, 'goes with "ddp"(.|\\n)*tensor_degree = 2'),
         ("ddp", {"ranks": 2, "offload": True, "device": "cuda"}, "has none(.|\n)*zero3"),
         ("zero3", {"ranks": 2, "offload": True}, "the CPU is the device"),
     ],
@@ -54,4 +56,4 @@ def test_a_placement_of_another_size_than_the_group() -> None:
 def test_fake_ranks_come_and_go(ranks: int) -> None:
     with fake_ranks(ranks):
         mesh = mesh_of(placement("hybrid", ranks=ranks, sharding_factor=2))
-        assert mesh.shape == (ranks // 2, 2) and mesh.mesh_dim_names == ("replicas", "shards")
+        assert mesh.shape == (ranks // 2, 2, 1) and mesh.mesh_dim_names == ("replicas", "shards", "tensor")

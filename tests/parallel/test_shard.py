@@ -36,11 +36,27 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "last layers in stage 1": {"adapter": "last-layers", "strategy": "zero1"},
     "a rank without work": {"adapter": "full", "strategy": "zero3", "recipe": {"batch_size": 1}},
     "a rank without work, whole gradients": {"adapter": "lora", "strategy": "ddp", "recipe": {"batch_size": 1}},
+    "tensor": {"adapter": "full", "strategy": "ddp", "tensor_degree": 2, "recompute": 1},
+    "tensor, untied, last layers": {"adapter": "last-layers", "strategy": "ddp", "tensor_degree": 2, "tied": False},
     "padded rows": {"adapter": "full", "strategy": "zero1", "recipe": {"packing": False}},
 }
-CASES = {
-    f"{name} {adapter}": {"adapter": adapter, **place} for name, place in PLACES.items() for adapter in ("full", "lora")
-} | SPECIAL
+FAMILIES = {
+    f"{family} {adapter} {strategy}": {"family": family, "adapter": adapter, "strategy": strategy}
+    for family, adapter, strategy in [
+        ("preference", "lora", "zero3"), ("preference", "full", "zero2"), ("preference", "full", "ddp"), ("classes", "full", "zero3"),
+        ("classes", "lora", "zero1"), ("classes", "lora", "zero3"), ("values", "full", "zero3"), ("values", "lora", "zero3"),
+        ("values", "lora", "ddp"),
+    ]
+}  # fmt: skip
+CASES = (
+    {
+        f"{name} {adapter}": {"adapter": adapter, **place}
+        for name, place in PLACES.items()
+        for adapter in ("full", "lora")
+    }
+    | SPECIAL
+    | FAMILIES
+)
 IN_BF16 = {
     name: {"adapter": "lora", "strategy": name, "recipe": {"precision": "bf16", "max_norm": 0.0}}
     for name in ("ddp", "zero3")
@@ -65,7 +81,7 @@ def alone() -> Callable[[dict[str, Any]], Any]:
     kept: dict[str, Any] = {}
 
     def curve(case: dict[str, Any]) -> Any:
-        plain = {name: case[name] for name in ("adapter", "tied", "recipe", "gradients") if name in case}
+        plain = {name: case[name] for name in ("adapter", "family", "tied", "recipe", "gradients") if name in case}
         if str(plain) not in kept:
             kept[str(plain)] = workers.curve(plain)
         return kept[str(plain)]
@@ -79,10 +95,13 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     )  # fmt: skip
     close("losses")
     close("validation")
-    close("norms", rtol=1e-4, atol=0)
+    assert found["norms"][0] == pytest.approx(expected["norms"][0], rel=1e-5)
+    close("norms", rtol=1e-3, atol=0)  # after the first step, of weights that differ by roundings that AdamW has grown
     assert found["weights"].keys() == expected["weights"].keys()
-    for name, weight in expected["weights"].items():
-        torch.testing.assert_close(torch.tensor(found["weights"][name]), torch.tensor(weight), rtol=1e-4, atol=1e-5)
+    apart = lambda name: (torch.tensor(found["weights"][name]) - torch.tensor(expected["weights"][name])).abs()
+    differences = torch.cat([apart(name) for name in expected["weights"]])
+    # AdamW's first step is its rate, 1e-2, times g / |g|: where g is near zero, a rounding shows as a hundredth of a step.
+    assert differences.quantile(0.99) < 1e-5 and differences.max() < 1e-4
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -158,7 +177,7 @@ def test_what_stands_outside_the_model_is_refused_where_it_would_not_be_split() 
 def test_four_processes_are_one(launched: Callable[..., list[Any]], alone: Callable[..., Any]) -> None:
     places = PLACES | {"hybrid-4": {"strategy": "hybrid", "sharding_factor": 4}}
     asked = [{"adapter": adapter, **place} for place in places.values() for adapter in ("full", "lora", "last-layers")]
-    found = launched(4, "curves", [*asked, *SPECIAL.values()])
-    for number, case in enumerate([*asked, *SPECIAL.values()]):
+    found = launched(4, "curves", [*asked, *SPECIAL.values(), *FAMILIES.values()])
+    for number, case in enumerate([*asked, *SPECIAL.values(), *FAMILIES.values()]):
         for rank in found:
             assert_same(rank[number], alone(case))

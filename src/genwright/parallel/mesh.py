@@ -1,7 +1,7 @@
 """Placements: what each rank keeps, as one table; degrees checked before anything is loaded; the mesh of real or fake ranks.
 
-A mesh has axes (replicas, shards): ranks along "shards" hold one copy between them, ranks along "replicas" hold equal
-pieces. Every strategy is a row of STRATEGIES and a number of shards.
+A mesh has axes (replicas, shards, tensor): ranks along "shards" hold one copy between them, ranks along "replicas" hold
+equal pieces, ranks along "tensor" work on the same rows. Every strategy is a row of STRATEGIES and a number of shards.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Placement:
     """Processes, one device each."""
     shards: int = 1
     """Ranks that hold one copy between them."""
+    tensor: int = 1
+    """Ranks that split each product between them, over the same rows."""
     offload: bool = False
     """Keep shards, gradients and optimizer state in the CPU's memory and bring them to the device for their use."""
     recompute: str | int = "none"
@@ -61,7 +63,7 @@ class Placement:
     @property
     def replicas(self) -> int:
         """Groups that hold equal copies."""
-        return self.ranks // self.shards
+        return self.ranks // self.shards // self.tensor
 
     @property
     def splits(self) -> Strategy:
@@ -70,10 +72,12 @@ class Placement:
 
 
 SINGLE = Placement()
+AXES = ("replicas", "shards", "tensor")
 
 
 def placement(
-    strategy: str, *, ranks: int = 1, sharding_factor: int = 0, offload: bool = False, recompute: str | int = "none", device: str = "cpu"
+    strategy: str, *, ranks: int = 1, sharding_factor: int = 0, tensor_degree: int = 1, offload: bool = False,
+    recompute: str | int = "none", device: str = "cpu",
 ) -> Placement:  # fmt: skip
     """A checked placement. `sharding_factor` is hybrid's alone: from 1 (full replication) to all ranks.
 
@@ -85,9 +89,25 @@ def placement(
         )  # fmt: skip
     _check_ranks(strategy, ranks)
     _check_factor(strategy, ranks, sharding_factor)
+    _check_tensor(strategy, ranks, tensor_degree)
     _check_offload(strategy, offload, device)
     shards = sharding_factor if strategy == "hybrid" else ranks if STRATEGIES[strategy].optimizer else 1
-    return Placement(strategy, ranks, shards, offload, recompute, device)
+    return Placement(strategy, ranks, shards, tensor_degree, offload, recompute, device)
+
+
+def _check_tensor(strategy: str, ranks: int, degree: int) -> None:
+    if degree != 1 and strategy != "ddp":
+        raise RecipeError(
+            f'hardware.tensor_degree goes with "ddp", whose replicas it splits; not with "{strategy}".', wanted='hardware.strategy = "ddp"',
+            found=f"tensor_degree = {degree}", do="choose ddp, or set hardware.tensor_degree = 1",
+        )  # fmt: skip
+    possible = [number for number in range(1, ranks + 1) if ranks % number == 0]
+    if degree not in possible:
+        nearest = min(possible, key=lambda number: (abs(number - degree), number))
+        raise RecipeError(
+            f"{ranks} devices do not split into groups of {degree}.",
+            wanted=f"a hardware.tensor_degree of {', '.join(map(str, possible))}", found=str(degree), do=f"set it to {nearest}",
+        )  # fmt: skip
 
 
 def _check_ranks(strategy: str, ranks: int) -> None:
@@ -135,7 +155,7 @@ def _check_offload(strategy: str, offload: bool, device: str) -> None:
 
 
 def mesh_of(place: Placement) -> DeviceMesh:
-    """The mesh (replicas, shards) over the process group that stands. Errors: RecipeError when it has another size."""
+    """The mesh (replicas, shards, tensor) over the process group that stands. Errors: RecipeError when it has another size."""
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
@@ -146,7 +166,7 @@ def mesh_of(place: Placement) -> DeviceMesh:
             do="start them with `genwright apply`",
         )  # fmt: skip
     with _real_tensors():
-        return init_device_mesh(place.device, (place.replicas, place.shards), mesh_dim_names=("replicas", "shards"))
+        return init_device_mesh(place.device, (place.replicas, place.shards, place.tensor), mesh_dim_names=AXES)
 
 
 def _real_tensors() -> Any:

@@ -24,6 +24,7 @@ from genwright.base.errors import RecipeError
 from genwright.models.surgery import layers_of
 from genwright.parallel.mesh import SINGLE, Placement, mesh_of
 from genwright.parallel.recompute import recompute_
+from genwright.parallel.tensor import split_
 
 BUCKET_BYTES = 64 * 2**20
 """Whole gradients are summed in pieces of about this size: fewer messages, and no second copy of them all."""
@@ -35,11 +36,14 @@ class Team:
 
     place: Placement = SINGLE
     rank: int = 0
+    """Its number among those that share the microbatches of a step."""
+    group: Any = None
+    """The process group of those; None: all."""
 
     @property
     def ranks(self) -> int:
         """How many share the microbatches of a step."""
-        return self.place.ranks
+        return self.place.ranks // self.place.tensor
 
     def share(self, model: nn.Module, batches: Sequence[Any]) -> Iterator[Any]:
         """The microbatches of a step that are this rank's, to be drawn one after the other's backward; the last draw sums whole gradients.
@@ -53,7 +57,7 @@ class Team:
                 _meet_(model, self.place, last=number == len(mine) - 1)
             yield batch
         if not self.place.splits.optimizer:
-            sum_whole_gradients_(model, self.ranks)
+            sum_whole_gradients_(model, self)
 
     def share_of(self, batches: Sequence[Any]) -> list[Any]:
         """Every `ranks`-th microbatch from `rank` on, filled up to as many as any rank has."""
@@ -72,7 +76,7 @@ class Team:
         if self.ranks == 1:
             return value
         total = value.detach().clone()
-        torch.distributed.all_reduce(total)
+        torch.distributed.all_reduce(total, group=self.group)
         return total
 
 
@@ -92,6 +96,9 @@ def shard_(model: Any, place: Placement) -> Team:
     if place.ranks == 1:
         return ALONE
     mesh = mesh_of(place)
+    if place.tensor > 1:
+        split_(model, mesh["tensor"])
+        return Team(place, mesh.get_local_rank("replicas"), mesh.get_group("replicas"))
     if place.splits.optimizer:
         _fully_shard_(model, place, mesh)
     return Team(place, torch.distributed.get_rank())
@@ -110,7 +117,7 @@ def _fully_shard_(model: Any, place: Placement, mesh: Any) -> None:
     # Stages 1 and 2 split only what has gradients and state: frozen weights stay whole and are never sent.
     whole = set() if place.splits.parameters else {one for one in inner.parameters() if not one.requires_grad}
     options: dict[str, Any] = {
-        "mesh": mesh if place.replicas > 1 else mesh["shards"],
+        "mesh": mesh["replicas", "shards"] if place.replicas > 1 else mesh["shards"],
         "offload_policy": CPUOffloadPolicy() if place.offload else OffloadPolicy(),
         "ignored_params": whole,
         "shard_placement_fn": partial(_split, shards=place.shards),
@@ -158,17 +165,17 @@ def _meet_(model: nn.Module, place: Placement, *, last: bool) -> None:
 
 
 @torch.no_grad()
-def sum_whole_gradients_(model: nn.Module, ranks: int) -> None:
-    """Sum the gradients of weights that every rank holds whole. One that a rank did not use is zero there."""
-    if ranks == 1:
+def sum_whole_gradients_(model: nn.Module, team: Team) -> None:
+    """Sum the gradients of weights that every rank of a team holds alike. One that a rank did not use is zero there."""
+    if team.ranks == 1:
         return
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    for bucket in buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
+    for bucket in buckets([_local(parameter.grad) for parameter in parameters if parameter.grad is not None]):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
-        torch.distributed.all_reduce(flat)
+        torch.distributed.all_reduce(flat, group=team.group)
         pieces = flat.split([gradient.numel() for gradient in bucket])
         torch._foreach_copy_(bucket, [piece.view_as(gradient) for piece, gradient in zip(pieces, bucket)])
 
@@ -186,11 +193,15 @@ def buckets(tensors: Sequence[Tensor], limit: int = BUCKET_BYTES) -> Iterator[li
         yield bucket
 
 
-def local_bytes(tensors: Sequence[Tensor]) -> int:
-    """What this rank keeps of them."""
+def _local(tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor
 
-    return sum((one.to_local() if isinstance(one, DTensor) else one).nbytes for one in tensors)
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def local_bytes(tensors: Sequence[Tensor]) -> int:
+    """What this rank keeps of them."""
+    return sum(_local(one).nbytes for one in tensors)
 
 
 def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
