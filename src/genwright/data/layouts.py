@@ -58,6 +58,8 @@ class Feed:
     encoded: Sequence[Encoded]
     layout: Layout
     pad_id: int
+    device: str = "cpu"
+    """Where its microbatches go."""
     packs: bool = True
     """Whether rows may be laid end to end for this model; an encoder-decoder and a pooled head want rows of their own."""
 
@@ -70,9 +72,9 @@ class Feed:
 
     def batches(self, numbers: Sequence[int], *, seed: int, step: int, packing: bool, capacity: int) -> list[Batch]:
         """The microbatches of a step over these rows: a pure function of its arguments."""
-        return collate_items(
-            self.items(numbers, seed=seed, step=step), packing=packing and self.packs, capacity=capacity, pad_id=self.pad_id
-        )  # fmt: skip
+        items = self.items(numbers, seed=seed, step=step)
+        batches = collate_items(items, packing=packing and self.packs, capacity=capacity, pad_id=self.pad_id)
+        return batches if self.device == "cpu" else [batch.to(self.device) for batch in batches]
 
 
 def feed_of(rows: Sequence[Row], setting: Setting, pad_id: int) -> Feed:

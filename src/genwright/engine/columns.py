@@ -51,14 +51,14 @@ def with_columns(recipe: Recipe, built: Built, feed: Feed, load_second: LoadSeco
 
 def _said_of(recipe: Recipe, feed: Feed, asked: tuple[Any, Say], built: Built) -> list[Any]:
     model, say = asked
-    policy = resolve(recipe.precision)
-    in_precision = policy.around(say, trains_base=recipe.adapter.trains_base)
+    policy = resolve(recipe.precision, feed.device)
+    in_precision = policy.around(say, trains_base=recipe.adapter.trains_base, device=feed.device)
     encoded = []
     with torch.no_grad(), evaluating(model), reference(built) if model is built.model else nullcontext():
         for numbers in _chunks([row.num_tokens for row in feed.encoded], recipe.pack_tokens):
             items = feed.items(numbers, seed=recipe.seed, step=0)
             (batch,) = collate_items(items, packing=True, capacity=1 << 60, pad_id=feed.pad_id)
-            told = in_precision(model, batch)
+            told = {name: column.cpu() for name, column in in_precision(model, batch.to(feed.device)).items()}
             for place, number in enumerate(numbers):
                 own = {name: _of_row(name, column, items, place) for name, column in told.items()}
                 row = feed.encoded[number]

@@ -89,8 +89,9 @@ def describe(part: Any) -> dict[str, Any]:
 
 
 def recipe_for(
-    spec: Any, method: str, num_rows: int, *, family: str = "decoder", labels: tuple[str, ...] = (), reward: str = ""
-) -> Recipe:
+    spec: Any, method: str, num_rows: int, *, family: str = "decoder", labels: tuple[str, ...] = (), reward: str = "",
+    device: str = "cpu",
+) -> Recipe:  # fmt: skip
     """The recipe of a project's method: every "auto" and 0 of the file becomes a value here, and is recorded.
 
     Errors: RecipeError where objective, precision or data do not go together.
@@ -100,7 +101,7 @@ def recipe_for(
     return Recipe(
         objective=OBJECTIVES[objective](**spec.methods.get(objective, {})),
         adapter=adapter,
-        precision=resolve(adapt.precision).name,
+        precision=resolve(adapt.precision, device).name,
         steps=adapt.steps or max(1, math.ceil(adapt.epochs * num_rows / adapt.batch_size)),
         batch_size=adapt.batch_size,
         learning_rate=adapt.learning_rate or adapter.default_learning_rate,

@@ -72,7 +72,7 @@ class Rounds:
         self.number = number
         self.rows = tuple(rows_of_step(number, num_rows=len(self.prompts), rows_per_step=recipe.batch_size, seed=recipe.seed))
         asked = [self.prompts.encoded[row] for row in self.rows]
-        with evaluating(self.built.model), _precision(recipe):
+        with evaluating(self.built.model), _precision(recipe, self.prompts.device):
             answers = self._answers(asked)
             self.rewards = torch.tensor([self._worths(row, group) for row, group in zip(self.rows, answers)])
             batches = self._laid_out([grouped(row, group) for row, group in zip(asked, answers)])
@@ -126,7 +126,8 @@ class Rounds:
             targets = self._advantages_and_returns(batches, told)
         else:
             advantages = group_advantages(self.rewards, "none" if objective.loss == "dr_grpo" else "group").flatten()
-            targets = [{"advantage_D": advantages[batch.columns["number_D"]]} for batch in batches]
+            numbers = [batch.columns["number_D"] for batch in batches]
+            targets = [{"advantage_D": advantages.to(number_D.device)[number_D]} for number_D in numbers]
         return [
             replace(batch, columns={**batch.columns, **said, **target}) for batch, said, target in zip(batches, told, targets)
         ]  # fmt: skip
@@ -137,9 +138,10 @@ class Rounds:
         lengths = [length for one in sizes for length in one]
         parts = lambda name: [part for said, one in zip(told, sizes) for part in said[name].split(one)]
         padded = lambda name: torch.nn.utils.rnn.pad_sequence(parts(name), batch_first=True)
-        rewards_A = self.rewards.flatten()[torch.cat([batch.columns["number_D"] for batch in batches])]
+        number_A = torch.cat([batch.columns["number_D"] for batch in batches])
+        rewards_A = self.rewards.to(number_A.device).flatten()[number_A]
         both = self.recipe.objective.targets(
-            rewards_A, padded("old_N"), padded("reference_N"), padded("old_value_N"), torch.tensor(lengths)
+            rewards_A, padded("old_N"), padded("reference_N"), padded("old_value_N"), torch.tensor(lengths, device=number_A.device)
         )
         flat = [torch.cat([row[:length] for row, length in zip(target_AT, lengths)]) for target_AT in both]
         of_batch = [sum(one) for one in sizes]
@@ -149,11 +151,11 @@ class Rounds:
         ]
 
 
-def _precision(recipe: Recipe) -> Any:
+def _precision(recipe: Recipe, device: str) -> Any:
     """Answers are sampled in the precision that the trainer computes in."""
-    policy = resolve(recipe.precision)
+    policy = resolve(recipe.precision, device)
     casts = recipe.adapter.trains_base and policy.compute != torch.float32
-    return torch.autocast("cpu", dtype=policy.compute) if casts else nullcontext()
+    return torch.autocast(device, dtype=policy.compute) if casts else nullcontext()
 
 
 def grouped(prompt: Encoded, answers: Sequence[Sequence[int]]) -> Encoded:

@@ -43,13 +43,13 @@ class Saver:
         parts: Collection[str] = (checkpoint.TRAINED, checkpoint.OPTIMIZER),
     ) -> None:  # fmt: skip
         self.root, self.recipe, self.keep, self.milestones, self.parts = root, recipe, keep, milestones, parts
+        if not distributed.is_initialized() or distributed.get_rank() == 0:
+            checkpoint.sweep(root)  # before the others are told the word: they write as soon as they know it
         self.process = this_process()
         self._taken: Snapshot | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._done: list[Saved] = []
-        if self.process.number == 0:
-            checkpoint.sweep(root)
 
     def save(self, built: Built, *, step: int, state: Mapping[str, Any]) -> float:
         """Begin to save; returns the stall in seconds. Errors: that of the save before, such as DiskFull."""

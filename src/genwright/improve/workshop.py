@@ -34,7 +34,7 @@ from genwright.evaluate.statistics import bootstrap
 from genwright.improve.examples import NearestExamples, few_shot_messages
 from genwright.improve.solution import Answering, Solution, read_solution, write_solution
 from genwright.improve.learning import Answerer, no_second_model
-from genwright.improve.placing import AUTO, memory_bytes, placement_of
+from genwright.improve.placing import AUTO, devices_here, memory_bytes, placement_of
 from genwright.improve.together import train_together
 from genwright.improve.training import Job, train_to_end
 from genwright.models.attention import NAME
@@ -187,7 +187,7 @@ class Workshop:
         """The method's recipe. Errors: RecipeError when the objective cannot learn from these rows."""
         recipe = recipe_for(
             self.spec, method, len(self.feeds["train"]), family=self.family, labels=self._setting.labels,
-            reward=self.reward.identity if self.reward else "",
+            reward=self.reward.identity if self.reward else "", device=devices_here()[0],
         )  # fmt: skip
         if recipe.rollouts is not None:
             refuse_ungrouped(recipe)
