@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.e2e.tiny import write_project
 
 from genwright.base.events import read_events
 from genwright.base.files import sha256_of_file
@@ -96,3 +97,17 @@ def test_nothing_to_pause_is_said(paused: tuple, genwright_here: Callable) -> No
     project, _, _ = paused
     done = genwright_here(project, "pause")
     assert done.code == 2 and "Nothing runs in this project" in done.err
+
+
+def test_a_finished_run_keeps_its_milestones(tmp_path: Path, genwright_here: Callable) -> None:
+    """Of three steps the second was named: it can be talked to when the checkpoints are gone; the first cannot."""
+    project = write_project(
+        tmp_path, kind="chat", task="chat", family="decoder", method="lora", objective="", adapt="milestones = [2]\n"
+    )
+    done = genwright_here(project, "apply")
+    assert done.code in (0, 3), done.told
+    assert not list((project / ".genwright").rglob("checkpoints"))
+    asked = genwright_here(project, "chat", "--at", "step 2", "--ask", "what colour is house number 3", "--json")
+    assert asked.code == 0 and isinstance(asked.json["answer"], str), asked.told
+    refused = genwright_here(project, "chat", "--at", "step 1", "--ask", "x")
+    assert refused.code == 2 and "lora step 2" in refused.err and "adapt.milestones" in refused.err
