@@ -18,11 +18,11 @@ sys.path.insert(0, HERE)
 
 @pytest.fixture(scope="session")
 def launched() -> Callable[..., list[Any]]:
-    """Call a function of workers.py in some processes of one thread each."""
+    """Call "function" of workers.py, or "module:function" of this folder, in some processes of one thread each."""
 
     def run(count: int, function: str, argument: Any) -> list[Any]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", HERE, prepend=os.pathsep)
-            return launch.run(count, f"workers:{function}", argument, threads=1)
+            return launch.run(count, function if ":" in function else f"workers:{function}", argument, threads=1)
 
     return run

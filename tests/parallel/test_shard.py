@@ -17,6 +17,7 @@ import workers
 from genwright.adapters.soft import PromptTuning
 from genwright.base.errors import RecipeError
 from genwright.engine.build import build
+from genwright.engine.loop import microbatches_of_step
 from genwright.parallel.mesh import Placement, fake_ranks, placement
 from genwright.parallel.shard import Team, buckets
 
@@ -153,6 +154,17 @@ def test_shares_are_all_microbatches_once_and_equally_many(number: int, ranks: i
     real = [one for share in shares for one in share if torch.isfinite(one.counts["tokens"])]
     assert sorted(id(one) for one in real) == sorted(map(id, given))
     assert all(one.tokens == 10 for share in shares for one in share if not torch.isfinite(one.counts["tokens"]))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("packing", [True, False])
+def test_microbatches_are_cut_smaller_so_that_no_rank_waits(ranks: int, packing: bool) -> None:
+    """A step of 12 rows that fits into one microbatch: each rank has one, together they are all rows."""
+    made = workers.recipe("full", batch_size=12, pack_tokens=1000, packing=packing)
+    rows, cut = microbatches_of_step(made, workers.feed(), 0, ranks)
+    assert ranks - (not packing) <= len(cut) <= ranks
+    assert sum(batch.tokens for batch in cut) == sum(len(workers.feed().encoded[row].input_ids) for row in rows)
+    assert max(batch.tokens for batch in cut) <= 1.6 * sum(batch.tokens for batch in cut) / len(cut)
 
 
 def test_buckets_hold_all_in_order_and_no_more_than_the_limit() -> None:

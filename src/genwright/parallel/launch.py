@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any
 
 from genwright.base import errors
-from genwright.base.errors import GenwrightError, WorkerDied
+from genwright.base.errors import GenwrightError, Interrupted, WorkerDied
 
 GRACE_SECONDS = 20.0
 """What the others get to end by themselves once one has died: then they are killed."""
@@ -60,7 +60,8 @@ def run(count: int, function: str, argument: Any = None, *, device: str = "cpu",
     SIGTERM and SIGINT to this process reach the workers as SIGTERM, and it goes on waiting for them. `threads` for each
     worker; 0 shares the cores.
 
-    Errors: the worker's own, where it is one of ours; else WorkerDied with its rank and last words. The others are ended.
+    Errors: the worker's own, where it is one of ours; Interrupted where one ended because it was told to; else WorkerDied
+    with its rank and last words. The others are ended.
     """
     from torch._C._distributed_c10d import TCPStore
 
@@ -111,12 +112,19 @@ def _signals_reach(workers: list[Worker]) -> Iterator[None]:
         yield
         return
 
+    told: list[bool] = []
+
     def forward(_: int, __: FrameType | None) -> None:
+        told.append(True)
         _tell(workers, signal.SIGTERM)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
+    except WorkerDied as error:
+        if not told:
+            raise
+        raise Interrupted(f"Stopped on request. {error.what}", do="run again to resume from what was saved") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -175,21 +183,24 @@ def main(function: str, device: str, folder: str) -> int:
     argument = json.loads(sys.stdin.readline() or "null")
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
-        with joined(device):
+        with joined(device), _errors_left_in(folder):
             module, _, name = function.partition(":")
             value = getattr(importlib.import_module(module), name)(argument)
-        _leave(folder, {"value": value})
-        return 0
     except GenwrightError as error:
-        told = {
-            "kind": type(error).__name__,
-            "what": error.what,
-            "wanted": error.wanted,
-            "found": error.found,
-            "do": error.do,
-        }
-        _leave(folder, {"error": told, "at": time.time()})
         return error.exit_code
+    _leave(folder, {"value": value})
+    return 0
+
+
+@contextlib.contextmanager
+def _errors_left_in(folder: str) -> Iterator[None]:
+    """Written before the group is left: the others fail the moment that this one is gone, and were not the first."""
+    try:
+        yield
+    except GenwrightError as error:
+        words = {"what": error.what, "wanted": error.wanted, "found": error.found, "do": error.do}
+        _leave(folder, {"error": {"kind": type(error).__name__, **words}, "at": time.time()})
+        raise
     except BaseException:
         _leave(folder, {"error": {}, "at": time.time()})
         raise
