@@ -90,7 +90,10 @@ class Place:
 def milestones_of(root: Path) -> list[Place]:
     """Every checkpoint below .genwright that can be talked to: those of stopped runs, and the milestones of finished ones."""
     found = []
-    for pattern, up in (("work/adapt/*/*/training/checkpoints/step-*", 2), ("artifacts/adapt/*/*/milestones/step-*", 1)):
+    for pattern, up in (
+        ("work/adapt/*/*/training/checkpoints/step-*", 2),
+        ("artifacts/adapt/*/*/milestones/step-*", 1),
+    ):
         for folder in sorted(root.glob(pattern)):
             found.append(Place(folder.parents[up].name, int(folder.name.removeprefix("step-")), folder, up == 1))
     return found
@@ -108,7 +111,8 @@ def _milestone(root: Path, rung: str | None, step: int) -> Place:
         )  # fmt: skip
     if len({place.rung for place in fitting}) > 1:
         raise BadRequest(
-            f"Several rungs have a step {step}.", wanted=" or ".join(f'--at "{place.rung} step {step}"' for place in fitting)
+            f"Several rungs have a step {step}.",
+            wanted=" or ".join(f'--at "{place.rung} step {step}"' for place in fitting),
         )
     return max(fitting, key=lambda place: place.folder.stat().st_mtime)
 

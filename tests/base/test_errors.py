@@ -13,7 +13,7 @@ from genwright.base.errors import BadRequest, GenwrightError, MissingExtra
 CLASSES = [one for _, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, GenwrightError)]
 EXIT_CODES = {
     "GenwrightError": 1, "BadRequest": 2, "UnknownName": 2, "SpecError": 2, "DataError": 2, "ModelError": 2,
-    "RecipeError": 2, "MissingExtra": 2, "Busy": 2, "DoesNotFit": 3, "Corrupt": 1, "DiskFull": 1, "Diverged": 1,
+    "RecipeError": 2, "MissingExtra": 2, "Busy": 2, "DoesNotFit": 3, "Corrupt": 1, "OutOfMemory": 1, "DiskFull": 1, "Diverged": 1, "WorkerDied": 1,
     "Interrupted": 130,
 }  # fmt: skip
 

@@ -83,7 +83,11 @@ class Index:
 
     def tensors(self) -> dict[str, TensorStorageMetadata]:
         """Shape and type by name."""
-        return {name: one for name, one in self.metadata.state_dict_metadata.items() if isinstance(one, TensorStorageMetadata)}
+        return {
+            name: one
+            for name, one in self.metadata.state_dict_metadata.items()
+            if isinstance(one, TensorStorageMetadata)
+        }
 
 
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
