@@ -33,7 +33,7 @@ class IA3:
     """
 
     form: ClassVar[str] = "adapter"
-    default_learning_rate: ClassVar[float] = 5e-3
+    default_learning_rate: ClassVar[float] = 2e-2
     trains_base: ClassVar[bool] = False
     mergeable: ClassVar[bool] = True
 

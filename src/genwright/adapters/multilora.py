@@ -29,7 +29,7 @@ class MultiLoRA:
     """
 
     form: ClassVar[str] = "adapter"
-    default_learning_rate: ClassVar[float] = 1e-3
+    default_learning_rate: ClassVar[float] = 3e-3
     trains_base: ClassVar[bool] = False
     mergeable: ClassVar[bool] = True
 

@@ -113,7 +113,7 @@ class PrefixTuning:
     """
 
     form: ClassVar[str] = "adapter"
-    default_learning_rate: ClassVar[float] = 1e-2
+    default_learning_rate: ClassVar[float] = 3e-2
     trains_base: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
 
