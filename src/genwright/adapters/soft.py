@@ -72,7 +72,7 @@ class PTuning:
     """
 
     form: ClassVar[str] = "adapter"
-    default_learning_rate: ClassVar[float] = 2e-3
+    default_learning_rate: ClassVar[float] = 1e-2
     trains_base: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
 
