@@ -15,6 +15,7 @@ from typing import Any
 from clock import WARMUP, StepClock
 from floor import lora_floor
 from genwright.adapters.lora import LoRA
+from genwright.data.layouts import plain_feed
 from genwright.data.sources import read_rows
 from genwright.data.templates import Encoded, encode_rows
 from genwright.engine.build import build
@@ -54,7 +55,7 @@ def run(task: dict[str, Any], out: Path) -> dict[str, Any]:
     recipe = recipe_of(task)
     built = build(recipe, lambda dtype, attention: load_model(folder, dtype=dtype, attention=attention))
     clock, steps = StepClock(), []
-    for step in train(built, recipe, encoded, pad_id=tokenizer.pad_token_id):
+    for step in train(built, recipe, plain_feed(encoded, tokenizer.pad_token_id)):
         clock.tick()
         steps.append(step)
     if [list(step.rows) for step in steps] != task["order"]:

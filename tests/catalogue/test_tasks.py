@@ -1,4 +1,4 @@
-"""Tasks: every name they use exists, or is announced."""
+"""Tasks: every name they use exists."""
 
 from __future__ import annotations
 
@@ -20,20 +20,14 @@ ASKED_FOR = {
 FAMILIES = ("decoder", "encoder", "encoder-decoder")
 
 
-def announced(page: str, kind: str) -> set[str]:
-    """The names that the page says are still to come."""
-    line = next(line for line in page.splitlines() if line.startswith(f"Not registered yet, {kind}:"))
-    return set(line.replace("`", "").partition(":")[2].strip().rstrip(".").split(", "))
-
-
 def test_every_task_that_was_asked_for_is_there() -> None:
     assert set(tasks()) >= ASKED_FOR
 
 
 @pytest.mark.parametrize("name", tasks())
-def test_a_task_uses_names_that_exist(name: str, page: str) -> None:
+def test_a_task_uses_names_that_exist(name: str) -> None:
     one = task(name)
-    assert one.metric in {*METRICS, *announced(page, "metrics")}
+    assert one.metric in METRICS
     assert {one.objective, *one.objectives.values()} <= set(OBJECTIVES)
     assert one.profile in profiles()
     assert one.format in FORMATS
@@ -51,16 +45,6 @@ def test_families_and_objectives_agree(name: str) -> None:
 def test_no_field_is_empty(name: str) -> None:
     assert all(getattr(task(name), field.name) for field in fields(Task))
     assert " → " in task(name).example
-
-
-def test_what_is_announced_is_not_registered(page: str) -> None:
-    """A part that arrives is taken off the page."""
-    assert not announced(page, "metrics") & set(METRICS)
-
-
-def test_every_task_but_retrieval_can_be_trained_and_judged_today() -> None:
-    ready = {name for name, one in tasks().items() if one.objective in OBJECTIVES and one.metric in METRICS}
-    assert set(tasks()) - ready == {"information-retrieval"}
 
 
 def test_every_task_is_documented(documented: set[str]) -> None:

@@ -52,6 +52,7 @@ ADAPTERS = Registry(
         "full": "genwright.adapters.full:Full",
         "last-layers": "genwright.adapters.full:LastLayers",
         "head": "genwright.adapters.full:Head",
+        "qat": "genwright.adapters.qat:QAT",
         "lora": "genwright.adapters.lora:LoRA",
         "rslora": "genwright.adapters.lora:RsLoRA",
         "dora": "genwright.adapters.lora:DoRA",
@@ -86,5 +87,7 @@ METRICS = Registry(
         "command-path": "genwright.evaluate.metrics:COMMAND_PATH",
         "bits-per-token": "genwright.evaluate.metrics:BITS_PER_TOKEN",
         "bits-per-byte": "genwright.evaluate.metrics:BITS_PER_BYTE",
+        "ndcg": "genwright.evaluate.metrics:NDCG",
+        "pair-accuracy": "genwright.evaluate.metrics:PAIR_ACCURACY",
     },
 )

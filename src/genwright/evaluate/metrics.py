@@ -23,8 +23,8 @@ class Metric:
     one: Callable[[str, str], float]
     whole: Callable[[Texts, Texts], float] | None = None
     higher_is_better: bool = True
-    bits_per: str = ""
-    """"token" or "byte": the score is the model's surprise at the text itself, and nothing is written."""
+    reads: bool = False
+    """Whether the score is read off the model (`improve.reading.READERS`), which writes no answer."""
 
     def per_row(self, predictions: Texts, references: Texts) -> list[float]:
         """One score a row. Errors: BadRequest when the lists differ in length or are empty."""
@@ -122,11 +122,13 @@ COMMAND_PATH = Metric("command-path", "Right command", _command_path)
 
 
 def _no_answer(prediction: str, reference: str) -> float:
-    raise BadRequest("Surprise is measured on a model, not on answers.", do="choose another metric for answers")
+    raise BadRequest("This is read off a model, not off answers.", do="choose another metric for answers")
 
 
-BITS_PER_TOKEN = Metric("bits-per-token", "Bits per token", _no_answer, higher_is_better=False, bits_per="token")
-BITS_PER_BYTE = Metric("bits-per-byte", "Bits per byte", _no_answer, higher_is_better=False, bits_per="byte")
+BITS_PER_TOKEN = Metric("bits-per-token", "Bits per token", _no_answer, higher_is_better=False, reads=True)
+BITS_PER_BYTE = Metric("bits-per-byte", "Bits per byte", _no_answer, higher_is_better=False, reads=True)
+NDCG = Metric("ndcg", "nDCG of the right answer", _no_answer, reads=True)
+PAIR_ACCURACY = Metric("pair-accuracy", "Pairs put right", _no_answer, reads=True)
 
 
 def perplexity(total_log_probability: float, num_tokens: int) -> float:

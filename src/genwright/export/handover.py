@@ -12,6 +12,7 @@ from genwright.base.errors import GenwrightError
 from genwright.base.files import files_below
 from genwright.export.merge import merge_adapter
 from genwright.models.choose import link_or_copy
+from genwright.plan.memory import memory_is_an_error
 from genwright.plan.verify import measuring
 
 TOLERANCE = 1e-3
@@ -34,7 +35,7 @@ def hand_over(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Call
     if not merge:
         return {"form": "adapter", "path": "adapter", "parity": None, "bytes": _size(out)}
     prompts = [workshop.prompt_ids(row) for row in workshop.rows("validation")[:FROZEN_PROMPTS]]
-    with measuring() as measured:
+    with measuring() as measured, memory_is_an_error("merge", solution.rung):
         parity = merge_adapter(
             Path(solution.model), Path(solution.adapter), out / "model", prompts=prompts, head=solution.head, say=say
         )

@@ -1,10 +1,15 @@
-"""What a model says of rows without writing a word: their classes, their tags, and how surprised it is by them."""
+"""What a model says of rows without writing a word: their classes, their tags, how surprised it is by them, which of two
+answers it prefers, and which of all answers lies nearest to a question.
+
+Legend: Q questions, A answers, H width.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +17,9 @@ import torch
 from genwright.data.collate import Batch
 from genwright.data.formats import Row
 from genwright.data.layouts import Feed, Setting, feed_of
-from genwright.models.families import tags_at
+from genwright.models.families import scores_at, tags_at
 from genwright.objectives.classify import class_scores
+from genwright.objectives.contrast import embeddings
 from genwright.objectives.language import label_log_probabilities, model_inputs
 
 Progress = Callable[[int, int], Any]
@@ -50,6 +56,39 @@ def bits_of(model: Any, rows: Sequence[Row], setting: Setting, *, per: str, prog
         total[1] += log_p_N.numel()
     size = lambda row: len(row.text.encode()) if per == "byte" else totals[row.key][1]
     return [totals[row.key][0] / max(1.0, size(row)) for row in rows]
+
+
+@torch.no_grad()
+def ndcg_of(model: Any, rows: Sequence[Row], setting: Setting, progress: Progress | None = None) -> list[float]:
+    """100 / log2(1 + rank) of each question's answer among all these rows' different answers, by cosine.
+
+    nDCG (Jarvelin 2002) with one relevant document. Answers as near as the right one stand before it.
+    """
+    both = torch.stack([embeddings(model, batch) for batch in _one_by_one(_feed(rows, setting), progress)])
+    question_QH, answer_QH = both.unbind(1)
+    texts = [str(row.conversation[-1]["content"]) for row in rows]
+    firsts = sorted({text: number for number, text in reversed(list(enumerate(texts)))}.values())
+    cosine_QA, right_Q1 = question_QH @ answer_QH[firsts].T, (question_QH * answer_QH).sum(-1, keepdim=True)
+    other_QA = torch.tensor([[texts[first] != text for first in firsts] for text in texts])
+    rank_Q = 1 + ((cosine_QA >= right_Q1) & other_QA).sum(-1)
+    return (100 / torch.log2(1.0 + rank_Q)).tolist()
+
+
+@torch.no_grad()
+def pairs_right(model: Any, rows: Sequence[Row], setting: Setting, progress: Progress | None = None) -> list[float]:
+    """100 where the chosen answer scores above the rejected one, else 0."""
+    feed = _feed(rows, setting)
+    scores = [scores_at(model, model_inputs(batch), batch.columns["last_D"]).flatten().tolist() for batch in _one_by_one(feed, progress)]
+    return [100.0 * (chosen > rejected) for chosen, rejected in scores]
+
+
+READERS: dict[str, Callable[..., list[float]]] = {
+    "bits-per-token": partial(bits_of, per="token"),
+    "bits-per-byte": partial(bits_of, per="byte"),
+    "ndcg": ndcg_of,
+    "pair-accuracy": pairs_right,
+}
+"""Metric -> (model, rows, setting, progress) to one score a row."""
 
 
 def _feed(rows: Sequence[Row], setting: Setting) -> Feed:

@@ -14,7 +14,7 @@ from genwright.data.formats import Row
 from genwright.data.layouts import Setting
 from genwright.data.templates import encode_prompt, source_text
 from genwright.improve.examples import NearestExamples, few_shot_messages
-from genwright.improve.reading import Progress, bits_of, classes_of, tags_of
+from genwright.improve.reading import READERS, Progress, classes_of, tags_of
 from genwright.models.attention import NAME
 from genwright.models.families import Head, family_of
 from genwright.models.generate import Sampling, generate, generate_targets
@@ -39,6 +39,7 @@ class Solution:
 
 def write_solution(folder: Path, *, form: str, examples: int, head: Head) -> None:
     """Note beside what was trained how the rung answers; `form` is "prompt", "adapter" or "model"."""
+    head = Head() if head.kind == "value" else head  # a value only served the training
     note = {"form": form, "examples": examples, "head": head.kind, "labels": list(head.labels)}
     write_atomic(folder / "solution.json", json.dumps(note, ensure_ascii=False))
 
@@ -79,10 +80,10 @@ class Answering:
             return reader(self.model, rows, self.setting, progress)
         return self.reply([self.with_examples(row.conversation[:-1]) for row in rows], sampling, progress)
 
-    def bits(self, rows: Sequence[Row], per: str, progress: Progress | None = None) -> list[float]:
-        """How surprised the model is by each text; see `bits_of`."""
-        assert self.setting is not None, "surprise is measured with the setting of an objective"
-        return bits_of(self.model, rows, self.setting, per=per, progress=progress)
+    def read(self, metric: str, rows: Sequence[Row], progress: Progress | None = None) -> list[float]:
+        """Each row's score by a metric that is read off the model."""
+        assert self.setting is not None, "a model is read with the setting of an objective"
+        return READERS[metric](self.model, rows, self.setting, progress=progress)
 
     def reply(
         self, conversations: Sequence[list[Message]], sampling: Sampling, progress: Progress | None = None

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.events import Events, read_events
-from genwright.improve.training import RESULT, open_milestone, train_share
+from genwright.engine.checkpoint import folder_name
+from genwright.improve.training import MILESTONES, RESULT, open_milestone, train_share
 from genwright.parallel import launch
 from genwright.parallel.mesh import Placement
 from genwright.project.apply import stop_on_signal
@@ -38,6 +39,10 @@ def train_together(workshop: Any, rung: str, place: Placement, folder: Path) -> 
         measured = launch.run(place.ranks, "genwright.improve.together:work", argument, device=place.device)
     (result,) = (folder / "training" / RESULT).glob("step-*")
     open_milestone(workshop.recipe(rung), workshop.model, result, folder)
+    for step in workshop.spec.adapt.milestones:
+        kept = folder / "training" / "checkpoints" / folder_name(step)
+        if kept.exists():
+            open_milestone(workshop.recipe(rung), workshop.model, kept, folder / MILESTONES / kept.name)
     peaks = {name: sum(one[name] for one in measured) for name in measured[0] if name.endswith("_peak_bytes")}
     return measured[0] | peaks
 

@@ -45,6 +45,7 @@ from genwright.models.sources import cache_folder, fetch, locate
 from genwright.models.tokenizer_files import copy_tokenizer
 from genwright.parallel.mesh import Placement
 from genwright.plan.estimate import Estimate
+from genwright.plan.memory import memory_is_an_error
 from genwright.plan.rungs import Asking, Machine, Reading, plan_prompting, plan_training
 from genwright.plan.verify import measuring
 from genwright.precision.policy import resolve
@@ -284,7 +285,11 @@ class Workshop:
     def reading(self) -> Reading:
         """The validation rows as they are read to judge a rung."""
         feed = feed_of(self.judged_on, self._setting, self.pad_id)
-        return Reading(feed, self._setting.objective, Head(self._setting.objective.head, self._setting.labels))
+        return Reading(feed, self._setting.objective, self._head)
+
+    @property
+    def _head(self) -> Head:
+        return Head(self._setting.objective.head, self._setting.labels)
 
     def solution(self, rung: str) -> Solution:
         """What a finished rung left."""
@@ -299,7 +304,7 @@ class Workshop:
         tell = lambda done, total: self.events.write(
             "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
         )
-        with measuring() as measured:
+        with measuring() as measured, memory_is_an_error("evaluate", rung):
             answers, scores = self._answered(rung, rows, tell)
         references, groups = [reference(row) for row in rows], groups_of(rows)
         beside = () if self.reads else ALWAYS_SHOWN
@@ -313,15 +318,15 @@ class Workshop:
         metric, solution = METRICS[self.metric], self.solution(rung)
         setting = self._setting if self.reads or solution.head.kind != "language" else None
         answering = Answering(solution, self.rows("train"), precision=self.spec.adapt.precision, setting=setting)
-        if metric.bits_per:
-            return [""] * len(rows), answering.bits(rows, metric.bits_per, tell)
+        if self.reads:
+            return [""] * len(rows), answering.read(self.metric, rows, tell)
         answers = answering.answer(rows, self.sampling, tell)
         return answers, metric.per_row(answers, [reference(row) for row in rows])
 
     @property
     def reads(self) -> bool:
         """Whether a rung is judged by what it says of a text, without writing one."""
-        return bool(METRICS[self.metric].bits_per)
+        return bool(METRICS[self.metric].reads)
 
     def attempt(self, rung: str, planned: Estimate) -> dict[str, Any]:
         """Make a rung's solution, judge it on validation rows, and write down what it took. A finished rung is only read."""
@@ -354,8 +359,8 @@ class Workshop:
             measured = self._train(rung, folder, made.form)
         if made.form == "model":
             copy_tokenizer(self.model, folder / "model")
-        head = self.recipe(rung).head if made.form != "prompt" else Head()
-        write_solution(folder, form=made.form, examples=made.examples, head=head if head.kind in ANSWERING_HEADS else Head())
+        trained = made.form != "prompt" or self.reads
+        write_solution(folder, form=made.form, examples=made.examples, head=self._head if trained else Head())
         return measured
 
     def _train(self, rung: str, folder: Path, form: str) -> dict[str, Any]:
@@ -417,10 +422,6 @@ class Workshop:
 
 ALWAYS_SHOWN = ("exact-match", "chrf")
 """Shown beside the project's metric: whether an answer is right to the letter, and how near it is."""
-
-
-ANSWERING_HEADS = ("language", "classes", "tags")
-"""Heads that answer; a value head only served the training."""
 
 
 def _interval(scores: list[float], groups: list[str]) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Contrastive:
     Worked by hand: P pairs with one and the same vector give ln P.
     """
 
-    rows: ClassVar[tuple[str, ...]] = ("chat", "labelled")
+    rows: ClassVar[tuple[str, ...]] = ("chat", "labelled", "preference")
     couples_rows: ClassVar[bool] = True
     layout: ClassVar[str] = "texts"
     head: ClassVar[str] = "embedding"

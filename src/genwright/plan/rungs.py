@@ -110,9 +110,10 @@ def plan_training(
     step_seconds = around(price(steps[1].events, rates), TIME_BELOW, TIME_ABOVE)
     trained = step_seconds * recipe.steps
     sizes = _sizes(fake)
+    snapshot = sizes["trained"] + sizes["state"]  # the copy that is written while training goes on, kept for the next
     peaks = {
-        "train_peak_bytes": max(steps[0].peak.total, weights_bytes + sizes["weights"]),
-        "save_peak_bytes": sizes["state"] + sizes["weights"],
+        "train_peak_bytes": max(steps[0].peak.total + snapshot, weights_bytes + sizes["weights"]),
+        "save_peak_bytes": sizes["state"] + sizes["weights"] + snapshot,
         "resume_peak_bytes": sizes["state"] + sizes["weights"] + sizes["largest"],
         "merge_peak_bytes": trace_merge(recipe, config) + weights_bytes,
         "evaluate_peak_bytes": max(judged_peak, loading_bytes(config, dtype, weights_bytes)),
