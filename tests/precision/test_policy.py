@@ -18,8 +18,15 @@ def test_fp16_on_a_cpu_is_refused_with_the_reason() -> None:
         resolve("fp16")
 
 
+@pytest.mark.parametrize(("native", "name"), [(True, "bf16"), (False, "fp16")])
+def test_auto_on_a_gpu(native: bool, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genwright.precision.policy.has_native_bf16", lambda device: native)
+    assert resolve("auto", "cuda:0").name == resolve("auto", "cuda").name == name
+    assert resolve("fp16", "cuda").compute == torch.float16
+
+
 def test_an_unknown_precision_names_those_we_have() -> None:
-    with pytest.raises(RecipeError, match=r"auto, fp32, bf16"):
+    with pytest.raises(RecipeError, match=r"auto, fp32, bf16, fp16"):
         resolve("fp7")
 
 

@@ -17,6 +17,7 @@ from genwright.models.surgery import cast_frozen_
 from genwright.parallel.mesh import SINGLE, Placement
 from genwright.parallel.shard import ALONE, Team, shard_
 from genwright.precision.policy import resolve
+from genwright.precision.scaling import LossScale, loss_scale
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Built:
     """What is trained, by name; where it is split, this rank's piece of it."""
     team: Team = ALONE
     """This process among those that train it."""
+    scaling: LossScale | None = None
+    """Of the loss, where it is computed in float16."""
 
 
 def build(recipe: Recipe, load: Callable[[torch.dtype, str], Any], place: Placement = SINGLE) -> Built:
@@ -37,7 +40,7 @@ def build(recipe: Recipe, load: Callable[[torch.dtype, str], Any], place: Placem
 
     `place` lays it over the ranks of the process group that stands.
     """
-    policy = resolve(recipe.precision)
+    policy = resolve(recipe.precision, place.device)
     torch.manual_seed(recipe.seed)  # a head that the files do not have starts at random
     # Masters are float32, so where weights of the base are trained they are loaded so; frozen ones are rounded after.
     model = load(torch.float32 if recipe.adapter.trains_base else policy.compute, NAME)
@@ -48,9 +51,10 @@ def build(recipe: Recipe, load: Callable[[torch.dtype, str], Any], place: Placem
     for name in ("value_head",) if recipe.objective.head == "value" else ():
         train_(next(module for path, module in model.named_modules() if path.rpartition(".")[2] == name))
     cast_frozen_(model, policy.compute)
+    model.to(place.device)
     model.train()
     team = shard_(model, place)  # before the optimizer exists: it must see the pieces
     parameters = trainable(model)
     optimizer = adamw(parameters, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    objective = policy.around(recipe.objective, trains_base=recipe.adapter.trains_base)
-    return Built(model, optimizer, objective, parameters, team)
+    objective = policy.around(recipe.objective, trains_base=recipe.adapter.trains_base, device=place.device)
+    return Built(model, optimizer, objective, parameters, team, loss_scale(policy.compute, place.device))

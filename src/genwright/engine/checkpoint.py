@@ -2,7 +2,7 @@
 
     checkpoints/step-000200/
         trained.safetensors      the weights that are trained, float32
-        optimizer.safetensors    the optimizer's state, as "weight|name of the state"
+        optimizer.safetensors    the optimizer's state, as "weight|name of the state", and the loss's scale in float16
         state.json               the step, the recipe's identity, and what the consumer of the loop remembers
         manifest.json            SHA-256 of each; checked before anything is opened
 
@@ -37,6 +37,7 @@ from genwright.engine.shards import Pieces, index_of, pieces_of, read_
 
 MANIFEST, STATE = "manifest.json", "state.json"
 TRAINED, OPTIMIZER = "trained", "optimizer"
+SCALING = "loss scaling"
 KEEP = 2
 """How many of the newest are kept, beside the milestones."""
 WAIT_SECONDS = 600.0
@@ -229,6 +230,10 @@ def _restore_optimizer_(built: Built, checkpoint: Checkpoint) -> None:
     targets: dict[str, Tensor] = {}
     for key, stored in index.tensors().items():
         name, _, what = key.rpartition("|")
+        if name == SCALING:
+            if built.scaling:
+                targets[key] = built.scaling.tensors()[what]
+            continue
         state = built.optimizer.state[built.parameters[name]]
         if what not in state:
             state[what] = _like(built.parameters[name], stored.size, stored.properties.dtype)
@@ -248,8 +253,7 @@ def _files(checkpoint: Checkpoint, part: str) -> list[Path]:
 
 
 def _optimizer_tensors(built: Built) -> dict[str, Tensor]:
-    return {
-        f"{name}|{key}": value
-        for name, parameter in built.parameters.items()
-        for key, value in built.optimizer.state.get(parameter, {}).items()
-    }
+    state = {name: built.optimizer.state.get(parameter, {}) for name, parameter in built.parameters.items()}
+    if built.scaling:
+        state[SCALING] = built.scaling.tensors()
+    return {f"{name}|{key}": value for name, values in state.items() for key, value in values.items()}

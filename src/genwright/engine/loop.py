@@ -92,7 +92,7 @@ def train(
         torch.manual_seed(recipe.seed * 1_000_003 + step + team.rank * 1_000_000_007)
         report = train_step(
             built.model, built.optimizer, built.objective, team.share(built.model, batches), max_norm=recipe.max_norm,
-            global_norm=global_norm,
+            global_norm=global_norm, scaling=built.scaling,
         )  # fmt: skip
         loss, norm, skipped = torch.stack([team.summed(report.loss.float()), report.grad_norm, report.skipped]).tolist()
         skipped_in_a_row = skipped_in_a_row + 1 if skipped else 0
