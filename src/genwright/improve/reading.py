@@ -7,6 +7,7 @@ Legend: Q questions, A answers, H width.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -54,7 +55,8 @@ def bits_of(model: Any, rows: Sequence[Row], setting: Setting, *, per: str, prog
         total = totals[encoded.row_key.partition(":")[0]]
         total[0] -= float(log_p_N.sum()) / math.log(2)
         total[1] += log_p_N.numel()
-    size = lambda row: len(row.text.encode()) if per == "byte" else totals[row.key][1]
+    times = Counter(row.key for row in rows)  # equal rows have one key: their bits stand in one total
+    size = lambda row: times[row.key] * len(row.text.encode()) if per == "byte" else totals[row.key][1]
     return [totals[row.key][0] / max(1.0, size(row)) for row in rows]
 
 
