@@ -222,13 +222,19 @@ class MaskedText:
     def _piece(self, ids: list[int], words: list[int | None], key: str) -> Encoded:
         before, after = self._around
         word_of = [*[IGNORED] * len(before), *(IGNORED if word is None else word for word in words), *[IGNORED] * len(after)]
-        return Encoded([*before, *ids, *after], [word != IGNORED for word in word_of], 0, key, labels=tuple(word_of))
+        whole = [*before, *ids, *after]
+        learned = [word != IGNORED and token not in self._special for token, word in zip(whole, word_of)]
+        return Encoded(whole, learned, 0, key, labels=tuple(word_of))
+
+    @cached_property
+    def _special(self) -> set[int]:
+        """Never hidden, also where a text names them."""
+        return set(self.setting.tokenizer.all_special_ids)
 
     @cached_property
     def _ordinary(self) -> np.ndarray:
         """The ids that a random token is drawn from: all but the special ones."""
-        special = set(self.setting.tokenizer.all_special_ids)
-        return np.array([token for token in range(len(self.setting.tokenizer)) if token not in special])
+        return np.array([token for token in range(len(self.setting.tokenizer)) if token not in self._special])
 
     def item(self, row: Encoded, chance: np.random.Generator) -> Item:
         """At least one token is hidden, so that every row teaches something."""
@@ -370,7 +376,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Judged(Pairs):
-    """A wanted and an unwanted answer, and a mismatched one, the next row's, for KTO's baseline. The prompt stands once."""
+    """A wanted and an unwanted answer, and a mismatched one, the next row's, for KTO's baseline. The prompt stands once.
+
+    A mismatched answer is cut at its end where it would not fit.
+    """
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
         """As pairs, with a third branch. Errors: DataError for a single row, which has no other row's answer."""
@@ -380,7 +389,7 @@ class Judged(Pairs):
         return [self._with_mismatched(row, pairs[(number + 1) % len(pairs)]) for number, row in enumerate(pairs)]
 
     def _with_mismatched(self, row: Encoded, other: Encoded) -> Encoded:
-        start, length = other.branches[0], other.branches[1]
+        start, length = other.branches[0], min(other.branches[1], self.setting.max_tokens - row.branches[0])
         answer = slice(start, start + length)
         return replace(
             row, input_ids=row.input_ids + other.input_ids[answer], learned=row.learned + other.learned[answer],
@@ -518,10 +527,16 @@ class Prompts:
     setting: Setting
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
-        """The conversation up to the last answer; prompts longer than half the context are refused."""
+        """The conversation up to the last answer. Errors: DataError for a prompt that leaves no room for an answer."""
         encoded = []
         for row in rows:
             ids = encode_prompt([dict(message) for message in row.conversation[:-1]], self.setting.tokenizer)
+            if len(ids) >= self.setting.max_tokens:
+                raise DataError(
+                    f"{row.place}: the prompt leaves no room for an answer.",
+                    wanted=f"a prompt of fewer than {self.setting.max_tokens} tokens", found=f"{len(ids)} tokens",
+                    do="shorten or remove the row, or raise adapt.max_tokens",
+                )  # fmt: skip
             encoded.append(Encoded(ids, [False] * len(ids), 0, row.key))
         return encoded
 
