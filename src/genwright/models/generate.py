@@ -178,7 +178,7 @@ def _one_batch(
     lengths_B1 = torch.tensor([[len(row.prompt)] for row in rows], device=device)
     mask_BT = (torch.arange(longest, device=device) >= longest - lengths_B1).long()
     positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-    generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + row.number) for row in rows]
+    generators = [torch.Generator().manual_seed((sampling.seed * 1_000_003 + row.number) % 2**63) for row in rows]
     cache = DynamicCache(config=model.config.get_text_config())
     answers: list[list[int]] = [[] for _ in rows]
     places, running = list(range(len(rows))), set(range(len(rows)))
