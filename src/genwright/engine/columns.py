@@ -142,7 +142,7 @@ def _same_vocabulary(second: Any, built: Built) -> Any:
             "The second model has another vocabulary.", wanted=f"{sizes[1]} tokens", found=f"{sizes[0]}",
             do="choose an adapt.teacher of the same family of models, or learn from its answers (objective instruction)",
         )  # fmt: skip
-    return second
+    return second.to(built.model.device)
 
 
 ROLLED_OUT = ("reference_N",)

@@ -36,7 +36,7 @@ def rounds_of(answering: Answerer | None, recipe: Recipe, model: Path, feed: Fee
         return None
     frozen = None
     if "reference_N" in recipe.objective.columns and not hasattr(built.model, "disable_adapter"):
-        frozen = load_model(model, dtype=resolve(recipe.precision).compute, attention=NAME)
+        frozen = load_model(model, dtype=resolve(recipe.precision, feed.device).compute, attention=NAME).to(feed.device)
     return Rounds(built, recipe, feed, answering.tokenizer, answering.worth, frozen)
 
 
