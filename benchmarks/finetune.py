@@ -53,6 +53,11 @@ PEERS = {
     # What somebody who looks for speed ends with.
     "trl-tuned": Peer("trl", {"gradient_checkpointing": False}, ALL_PRECISIONS),
     "trl-padding-free": Peer("trl", {"gradient_checkpointing": False, "padding_free": True}, ALL_PRECISIONS),
+    # Other trainers; peers/README.md says what each is given. Recompute is LLaMA-Factory's default.
+    "litgpt": Peer("litgpt", {}, ALL_PRECISIONS),
+    "torchtune": Peer("torchtune", {}, ("bf16-weights", "fp32")),
+    "llamafactory": Peer("llamafactory", {"gradient_checkpointing": True}, ALL_PRECISIONS),
+    "llamafactory-tuned": Peer("llamafactory", {"gradient_checkpointing": False}, ALL_PRECISIONS),
 }
 
 
