@@ -1,0 +1,96 @@
+"""Four adapters on one base and one MultiLoRA: shorter, on a tiny decoder and rows made here."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from safetensors.torch import load_file
+from tests.e2e.tiny import rows, write_model
+from transformers import AutoModelForCausalLM
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "experts"
+MADE = shutil.ignore_patterns("data", "model", ".genwright", "report.html", "__pycache__")
+FIELDS = ["az", "aws", "python", "interface"]
+SHORT = ['select.models=["folder:../model"]', "adapt.steps=3", "adapt.batch_size=4", "adapt.max_new_tokens=4",
+         "adapt.precision=fp32", "adapt.validation_rows=2",
+         "data.validation_fraction=0.2", "data.test_fraction=0.3"]  # fmt: skip
+LAYER_WIDTHS = [(32, 32), (32, 16), (32, 16), (32, 32), (32, 64), (32, 64), (64, 32)]
+"""(in, out) of the linear layers of one of tiny.py's three blocks: q, k, v, o, gate, up, down."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example with 40 rows for each field, in the form that make_data.py gives them."""
+    folder = tmp_path_factory.mktemp("experts") / "project"
+    shutil.copytree(EXAMPLE, folder, ignore=MADE)
+    write_model(folder / "model", "decoder")
+    made: list[dict] = []
+    for field in FIELDS:
+        own = [
+            {**row, "prompt": f"{field}: {row['prompt']}", "group": f"{field}: {n}"}
+            for n, row in enumerate(rows("chat"))
+        ]
+        write(folder / "data" / f"{field}.jsonl", own)
+        made += own
+    write(folder / "data" / "all.jsonl", made)
+    return folder
+
+
+def write(path: Path, lines: list[dict]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_four_experts_and_one_for_all(folder: Path, genwright_here: Callable) -> None:
+    adapters = {}
+    for project in [*FIELDS, "all"]:
+        done = genwright_here(folder / project, "apply", "--json", *(word for one in SHORT for word in ("--set", one)))
+        assert done.code == 0, done.told
+        adapters[project] = Path(done.json["artifacts"]["integrate"]) / "adapter"
+    weights = 3 * sum(width + out for width, out in LAYER_WIDTHS)
+    for field in FIELDS:
+        assert (
+            sum(one.numel() for one in load_file(adapters[field] / "adapter_model.safetensors").values()) == 4 * weights
+        )
+    assert sum(one.numel() for one in load_file(adapters["all"] / "adapter_model.safetensors").values()) == 16 * weights
+    base = AutoModelForCausalLM.from_pretrained(folder / "model")
+    together = PeftModel.from_pretrained(base, adapters["az"], adapter_name="az")
+    for project in [*FIELDS[1:], "all"]:
+        together.load_adapter(adapters[project], adapter_name=project)
+    assert set(together.peft_config) == {*FIELDS, "all"}
+    assert_the_table_compares_the_same_rows(folder)
+
+
+def assert_the_table_compares_the_same_rows(folder: Path) -> None:
+    module = runpy.run_path(str(folder / "table.py"))
+    joint = module["answers"](folder / "all", "multilora")
+    own = [module["answers"](folder / field, "lora") for field in FIELDS]
+    assert set(joint) == {prompt for answers in own for prompt in answers}
+    lines = module["table"](folder).splitlines()
+    assert [line.split()[0] for line in lines] == ["chrF", *FIELDS, "all"]
+    assert sum(int(line.split()[1]) for line in lines[1:-1]) == int(lines[-1].split()[1]) == len(joint)
+
+
+def test_rows_are_short_distinct_and_named_after_their_field() -> None:
+    chosen = runpy.run_path(str(EXAMPLE / "make_data.py"))["chosen"]
+    given = [{"prompt": f"p{n % 7}", "completion": "c" * n, "group": f"g{n}"} for n in range(130)]
+    found = chosen("az", given, 5)
+    assert len({row["prompt"] for row in found}) == len(found) == 5
+    assert all(0 < len(row["completion"]) <= 110 and row["group"].startswith("az: g") for row in found)
+    assert found == chosen("az", given, 9)[:5]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_has_enough_rows(field: str) -> None:
+    module = runpy.run_path(str(EXAMPLE / "make_data.py"))
+    cloud = module["CLOUD"]
+    needed = {"az": cloud["WHEELS"]["az"], "aws": cloud["WHEELS"]["aws"], "interface": module["DJANGO"]}
+    if field in needed and not (cloud["cache_folder"]() / needed[field].file_name).exists():
+        pytest.skip("the wheel is not in the cache: run examples/experts/make_data.py")
+    assert len(module["chosen"](field, module["FIELDS"][field](), 320)) == 320
