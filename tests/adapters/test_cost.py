@@ -50,6 +50,7 @@ CASES: list[tuple[str, dict[str, Any], Callable[[Sizes], float]]] = [
     ("full", {}, lambda s: 6 * s.N + 6 * s.fH),
     ("last-layers", {"layers": 1}, lambda s: 2 * s.N + 4 * s.a + 4 * s.fH),
     ("head", {}, lambda s: 2 * s.N + 4 * s.fH),
+    ("qat", {}, lambda s: 6 * s.N + 6 * s.fH),
     ("lora", {"rank": 4}, lambda s: 4 * s.N + 4 * s.fH + 6 * s.a),
     ("lora", {"rank": 4, "base": "int8"}, lambda s: 4 * s.N + 4 * s.fH + 6 * s.a),
     ("rslora", {"rank": 4}, lambda s: 4 * s.N + 4 * s.fH + 6 * s.a),

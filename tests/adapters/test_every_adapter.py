@@ -25,6 +25,7 @@ from transformers import (
 
 from genwright.adapters.base import trainable
 from genwright.adapters.forward import use_our_forward_
+from genwright.adapters.qat import RoundedLinear
 from genwright.base.errors import RecipeError
 from genwright.catalogue.parts import ADAPTERS
 from genwright.engine.build import Built, build
@@ -151,6 +152,8 @@ def base_of(built: Any, model_of: Any, family: str = "decoder") -> Any:
     base = model_of(family)
     with torch.no_grad():
         for name, module in built.model.named_modules():
+            if isinstance(module, RoundedLinear):
+                module = module.integers()
             if isinstance(module, QuantizedLinear):
                 own = base.get_submodule(name.removeprefix("base_model.model.").removesuffix(".base_layer"))
                 own.weight.copy_(module.dense(module.codes, torch.float32))

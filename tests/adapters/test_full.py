@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from genwright.adapters.base import trainable
 from genwright.adapters.full import Full, Head, LastLayers
@@ -55,3 +55,10 @@ def test_a_bias_with_two_names_is_written_under_both(model_of: Any, tmp_path: Pa
     Head().save(model, tmp_path)
     loaded = AutoModelForMaskedLM.from_pretrained(tmp_path)
     assert (loaded.cls.predictions.decoder.bias == 3).all()
+
+
+def test_an_encoder_decoders_last_layers_are_its_decoders() -> None:
+    config = AutoConfig.for_model("t5", vocab_size=50, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4)
+    adapted = LastLayers(layers=1).wrap(AutoModelForSeq2SeqLM.from_config(config))
+    assert {name.split(".")[0:3][0] for name in trainable(adapted)} == {"decoder"}
+    assert any(name.startswith("decoder.block.1.") for name in trainable(adapted))

@@ -27,6 +27,7 @@ SIZES: list[tuple[str, dict[str, Any], int, int]] = [
     ("full", {}, BODY + V * D, 134_515_008),
     ("last-layers", {"layers": 2}, BODY // 30 * 2 + D - D // 30 * 2, 7_080_768),
     ("head", {}, V * D, 28_311_552),
+    ("qat", {}, BODY + V * D, 134_515_008),
     ("lora", {"rank": 8}, 8 * BOTH, 2_442_240),
     ("lora", {"rank": 16}, 16 * BOTH, 4_884_480),
     ("lora", {"rank": 16, "base": "int4"}, 16 * BOTH, 4_884_480),

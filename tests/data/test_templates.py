@@ -233,7 +233,10 @@ def test_tools_reach_the_template_and_are_not_learned(tokenizer) -> None:
         "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}{% endfor %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
-    value = {"messages": [{"role": "user", "content": "add"}, {"role": "assistant", "content": "yes"}], "tools": [{"name": "adder"}]}
+    value = {
+        "messages": [{"role": "user", "content": "add"}, {"role": "assistant", "content": "yes"}],
+        "tools": [{"name": "adder"}],
+    }
     row = row_of(value, "messages", "a:1")
     one = encode(row, tokenizer, max_tokens=100)
     text = tokenizer.decode(one.input_ids)

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.e2e.tiny import write_model, write_project
 
 from genwright.base.events import read_events
 from genwright.catalogue.parts import OBJECTIVES
-
-from tests.e2e.tiny import write_model, write_project
 
 CHAT = dict(kind="chat", task="chat", family="decoder")
 PAIRS = dict(kind="preference", task="chat", family="decoder")

@@ -32,7 +32,9 @@ def project(folder: Path, method: str, hardware: str, adapt: str = "") -> Path:
 
 
 @pytest.mark.parametrize(("method", "strategy"), [("full", "zero3"), ("lora", "auto")])
-def test_two_processes_end_where_one_does(method: str, strategy: str, tmp_path: Path, genwright: Callable, genwright_here: Callable) -> None:
+def test_two_processes_end_where_one_does(
+    method: str, strategy: str, tmp_path: Path, genwright: Callable, genwright_here: Callable
+) -> None:
     alone = genwright_here(project(tmp_path / "alone", method, "count = 1"), "apply", "--json")
     both = genwright_here(project(tmp_path / "both", method, f'count = 2\nstrategy = "{strategy}"'), "apply", "--json")
     assert alone.code in (0, 3) and both.code in (0, 3), both.told
@@ -40,7 +42,9 @@ def test_two_processes_end_where_one_does(method: str, strategy: str, tmp_path: 
     assert one.keys() == two.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=2e-5, rtol=1e-4)
-    steps = [event for event in read_events(tmp_path / "both" / ".genwright" / "events.jsonl") if event["kind"] == "step"]
+    steps = [
+        event for event in read_events(tmp_path / "both" / ".genwright" / "events.jsonl") if event["kind"] == "step"
+    ]
     assert [step["step"] for step in steps] == [1, 2, 3]
 
 
@@ -48,7 +52,9 @@ def test_sigterm_saves_in_every_process_and_the_run_goes_on(tmp_path: Path, home
     where = project(tmp_path / "p", "lora", "count = 2", "")
     (where / "genwright.toml").write_text((where / "genwright.toml").read_text().replace("steps = 3", "steps = 4000"))
     events = where / ".genwright" / "events.jsonl"
-    running = subprocess.Popen(command(where, "apply"), env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    running = subprocess.Popen(
+        command(where, "apply"), env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     until = time.monotonic() + 120
     while not any(event["kind"] == "step" for event in read_events(events)) and time.monotonic() < until:
         time.sleep(0.2)
@@ -57,10 +63,17 @@ def test_sigterm_saves_in_every_process_and_the_run_goes_on(tmp_path: Path, home
     assert running.returncode == 130, told.decode()
     assert "Stopped on request in adapt" in told.decode()
     last = max(event["step"] for event in read_events(events) if event["kind"] == "step")
-    again = subprocess.Popen(command(where, "apply"), env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while not any(event["kind"] == "note" and "resuming" in event["text"] for event in read_events(events)) and time.monotonic() < until + 120:
+    again = subprocess.Popen(
+        command(where, "apply"), env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    while (
+        not any(event["kind"] == "note" and "resuming" in event["text"] for event in read_events(events))
+        and time.monotonic() < until + 120
+    ):
         time.sleep(0.2)
     again.send_signal(signal.SIGTERM)
     again.communicate(timeout=120)
-    (note,) = [event["text"] for event in read_events(events) if event["kind"] == "note" and "resuming" in event["text"]]
+    (note,) = [
+        event["text"] for event in read_events(events) if event["kind"] == "note" and "resuming" in event["text"]
+    ]
     assert f"after step {last} of 4000" in note

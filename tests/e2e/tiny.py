@@ -8,10 +8,22 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerFast,
+)
 
 SPECIAL = ["[PAD]", "[END]", "[CLS]", "[SEP]", "[MASK]", *(f"<extra_id_{number}>" for number in range(20))]
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
 COLOURS = ["red", "green", "blue", "white"]
 
 
@@ -24,24 +36,40 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    raw.train_from_iterator(texts(), trainers.BpeTrainer(vocab_size=360, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False))
+    raw.train_from_iterator(
+        texts(),
+        trainers.BpeTrainer(vocab_size=360, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False),
+    )
     if family == "encoder":
-        raw.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+        raw.post_processor = processors.TemplateProcessing(
+            "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
     if family == "encoder-decoder":
         raw.post_processor = processors.TemplateProcessing("$A [END]", special_tokens=[("[END]", 1)])
     own = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"} if family == "encoder" else {}
     extra = [f"<extra_id_{number}>" for number in range(20)]
-    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", eos_token="[END]", additional_special_tokens=extra, model_max_length=128, **own)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="[PAD]",
+        eos_token="[END]",
+        additional_special_tokens=extra,
+        model_max_length=128,
+        **own,
+    )
 
 
 def model(family: str, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     if family == "decoder":
-        config = AutoConfig.for_model("llama", vocab_size=384, num_key_value_heads=2, pad_token_id=0, eos_token_id=1, bos_token_id=None, **SIZES)
+        config = AutoConfig.for_model(
+            "llama", vocab_size=384, num_key_value_heads=2, pad_token_id=0, eos_token_id=1, bos_token_id=None, **SIZES
+        )
         return AutoModelForCausalLM.from_config(config)
     if family == "encoder":
         drop = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        return AutoModelForMaskedLM.from_config(AutoConfig.for_model("bert", vocab_size=384, pad_token_id=0, **drop, **SIZES))
+        return AutoModelForMaskedLM.from_config(
+            AutoConfig.for_model("bert", vocab_size=384, pad_token_id=0, **drop, **SIZES)
+        )
     config = AutoConfig.for_model("t5", vocab_size=384, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0,
                                   pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)  # fmt: skip
     return AutoModelForSeq2SeqLM.from_config(config)
@@ -69,7 +97,9 @@ def rows(kind: str) -> list[dict[str, Any]]:
     return made
 
 
-def write_project(folder: Path, *, kind: str, task: str, family: str, method: str, objective: str, metric: str = "", adapt: str = "") -> Path:
+def write_project(
+    folder: Path, *, kind: str, task: str, family: str, method: str, objective: str, metric: str = "", adapt: str = ""
+) -> Path:
     write_model(folder / "model", family)
     lines = [json.dumps(row) for row in rows(kind)]
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")

@@ -186,7 +186,8 @@ def test_every_key_of_the_stages_is_a_key_or_table_of_the_file() -> None:
 
 NO_RESULT = {
     "project.name", "project.version", "scope.profile", "select.offline", "adapt.method", "adapt.checkpoint_every",
-    "adapt.mtbf_hours", "adapt.recompute", "hardware.count", "hardware.strategy", "hardware.sharding_factor", "hardware.offload",
+    "adapt.mtbf_hours", "adapt.recompute", "hardware.count", "hardware.strategy", "hardware.sharding_factor", "hardware.tensor_degree",
+    "hardware.offload",
     "hardware.watts", "hardware.usd_per_hour",
 }  # fmt: skip
 """Keys that change no artifact: they name, plan, price, or say how to get there."""

@@ -95,7 +95,9 @@ def test_a_file_from_windows_is_read(tmp_path: Path) -> None:
 def test_json_holds_the_resolved_whole() -> None:
     whole = to_json(read('[adapt]\nmethod = "lora"\n'))
     assert list(whole) == ["project", "scope", "data", "select", "adapt", "hardware", "integrate"]
-    assert whole["adapt"]["lora"].items() >= {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": ["all-linear"]}.items()
+    assert (
+        whole["adapt"]["lora"].items() >= {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": ["all-linear"]}.items()
+    )
     assert whole["scope"]["budget"] == {"hours": None, "usd": None, "kwh": None}
     assert whole["adapt"]["ladder"] == ["lora"]
 
@@ -426,7 +428,9 @@ def test_keys_are_those_of_tables_and_adapters() -> None:
 def test_every_default_is_one_that_the_file_may_say() -> None:
     for key, field in spec_room._fields().items():
         part = key.split(".")[1] if key.count(".") == 2 and key.startswith("adapt.") else ""
-        used = f'[adapt]\nmethod = "{part}"\n' if part in ADAPTERS else f'[adapt]\nobjective = "{part}"\n' if part else ""
+        used = (
+            f'[adapt]\nmethod = "{part}"\n' if part in ADAPTERS else f'[adapt]\nobjective = "{part}"\n' if part else ""
+        )
         if field.default not in (None, spec_room.REQUIRED) and key != "adapt.method":
             assert override(read(used), f"{key}={toml(field.default)}").flat()[key] is not None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
 import torch
 from torch import Tensor
 
@@ -123,7 +124,8 @@ def collate_items(items: Sequence[Item], *, packing: bool, capacity: int, pad_id
 
 def counts_of(items: Sequence[Item]) -> dict[str, float]:
     """What the step's losses are divided by: labels, sequences, and what the rows count besides (1 where there are none)."""
-    counts = {"tokens": float(sum(len(item.labels) for item in items)), "documents": float(sum(item.num_sequences for item in items))}  # fmt: skip
+    labels, sequences = sum(len(item.labels) for item in items), sum(item.num_sequences for item in items)
+    counts = {"tokens": float(labels), "documents": float(sequences)}
     for item in items:
         for name, amount in item.counts.items():
             counts[name] = counts.get(name, 0.0) + amount

@@ -86,7 +86,10 @@ class Row:
     def conversation(self) -> Messages:
         """The row as a conversation that ends with its answer; of a preference, the chosen answer."""
         if self.kind == "tagged":
-            return ({"role": "user", "content": " ".join(self.words)}, {"role": "assistant", "content": " ".join(self.tags)})
+            return (
+                {"role": "user", "content": " ".join(self.words)},
+                {"role": "assistant", "content": " ".join(self.tags)},
+            )
         if self.kind == "labelled":
             return ({"role": "user", "content": self.text}, {"role": "assistant", "content": self.label})
         return self.messages + self.chosen
@@ -229,7 +232,9 @@ def _with_tools(value: Mapping[str, Any], messages: Messages, place: str) -> Mes
         except ValueError as error:
             raise DataError(f"{place}: 'tools' is not JSON: {error}.", found=_short(tools), do="correct it") from None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise DataError(f"{place}: 'tools' is not a list of schemas.", wanted='[{"type": "function", ...}]', found=_short(tools))
+        raise DataError(
+            f"{place}: 'tools' is not a list of schemas.", wanted='[{"type": "function", ...}]', found=_short(tools)
+        )
     return ({**messages[0], "tools": tools}, *messages[1:])
 
 
@@ -288,7 +293,9 @@ def _of_label(value: Mapping[str, Any], place: str) -> Row:
 def _of_tags(value: Mapping[str, Any], place: str) -> Row:
     for key in ("tokens", "tags"):
         if not isinstance(value[key], list) or not all(isinstance(word, str) for word in value[key]):
-            raise DataError(f"{place}: '{key}' is not a list of texts.", wanted='["Rome", "is", "old"]', found=_short(value[key]))
+            raise DataError(
+                f"{place}: '{key}' is not a list of texts.", wanted='["Rome", "is", "old"]', found=_short(value[key])
+            )
     if len(value["tokens"]) != len(value["tags"]) or not value["tokens"]:
         raise DataError(
             f"{place}: there is not one tag for each token.", wanted=f"{len(value['tokens'])} tags", found=f"{len(value['tags'])}",

@@ -112,7 +112,9 @@ def layout_of(setting: Setting) -> Layout:
 
 def chance_of(seed: int, step: int, row: int) -> np.random.Generator:
     """Philox keyed with seed and step, and advanced to the row: chance that needs no state to resume."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, step], dtype=np.uint64), counter=[0, 0, 0, row]))
+    return np.random.Generator(
+        np.random.Philox(key=np.array([seed % 2**64, step], dtype=np.uint64), counter=[0, 0, 0, row])
+    )
 
 
 @dataclass(frozen=True)
@@ -168,12 +170,18 @@ class Answers(Plain):
     def _source_and_target(self, row: Row) -> Encoded:
         messages, tokenizer = row.conversation, self.setting.tokenizer
         source = tokenizer(source_text(messages[:-1]), truncation=True, max_length=self.setting.max_tokens)["input_ids"]
-        target = tokenizer(text_target=str(messages[-1]["content"]), truncation=True, max_length=self.setting.max_tokens)["input_ids"]
+        target = tokenizer(
+            text_target=str(messages[-1]["content"]), truncation=True, max_length=self.setting.max_tokens
+        )["input_ids"]
         return Encoded(list(target), [True] * len(target), 0, row.key, source_ids=list(source))
 
     def item(self, row: Encoded, chance: np.random.Generator) -> Item:
         """Of an encoder-decoder the target is shifted right behind the start token."""
-        return next_tokens(row) if not row.source_ids else shifted_right(row.source_ids, row.input_ids, self.setting.tokenizer)
+        return (
+            next_tokens(row)
+            if not row.source_ids
+            else shifted_right(row.source_ids, row.input_ids, self.setting.tokenizer)
+        )
 
 
 def shifted_right(source_ids: Sequence[int], target_ids: Sequence[int], tokenizer: Any) -> Item:
@@ -208,7 +216,9 @@ class MaskedText:
             tokens = tokenizer(row.text, add_special_tokens=False, verbose=False)
             words = tokens.word_ids() if tokenizer.is_fast else list(range(len(tokens["input_ids"])))
             for start in range(0, len(tokens["input_ids"]), room):
-                encoded.append(self._piece(tokens["input_ids"][start : start + room], words[start : start + room], row.key))
+                encoded.append(
+                    self._piece(tokens["input_ids"][start : start + room], words[start : start + room], row.key)
+                )
         return encoded
 
     @cached_property
@@ -221,7 +231,11 @@ class MaskedText:
 
     def _piece(self, ids: list[int], words: list[int | None], key: str) -> Encoded:
         before, after = self._around
-        word_of = [*[IGNORED] * len(before), *(IGNORED if word is None else word for word in words), *[IGNORED] * len(after)]
+        word_of = [
+            *[IGNORED] * len(before),
+            *(IGNORED if word is None else word for word in words),
+            *[IGNORED] * len(after),
+        ]
         whole = [*before, *ids, *after]
         learned = [word != IGNORED and token not in self._special for token, word in zip(whole, word_of)]
         return Encoded(whole, learned, 0, key, labels=tuple(word_of))
@@ -250,7 +264,9 @@ class MaskedText:
         ids, fate = list(row.input_ids), chance.random(len(chosen))
         others = self._ordinary[chance.integers(len(self._ordinary), size=len(chosen))]
         for place, luck, other in zip(chosen, fate, others):
-            ids[place] = self.setting.tokenizer.mask_token_id if luck < 0.8 else int(other) if luck < 0.9 else ids[place]
+            ids[place] = (
+                self.setting.tokenizer.mask_token_id if luck < 0.8 else int(other) if luck < 0.9 else ids[place]
+            )
         return Item(ids, len(ids), chosen, [row.input_ids[place] for place in chosen], [0] * len(chosen))
 
     def _units(self, row: Encoded) -> list[list[int]]:
@@ -385,7 +401,9 @@ class Judged(Pairs):
         """As pairs, with a third branch. Errors: DataError for a single row, which has no other row's answer."""
         pairs = super().encode(rows)
         if len(pairs) < 2:
-            raise DataError("KTO's baseline needs the answer of another row.", wanted="at least two rows", found=str(len(rows)))
+            raise DataError(
+                "KTO's baseline needs the answer of another row.", wanted="at least two rows", found=str(len(rows))
+            )
         return [self._with_mismatched(row, pairs[(number + 1) % len(pairs)]) for number, row in enumerate(pairs)]
 
     def _with_mismatched(self, row: Encoded, other: Encoded) -> Encoded:
@@ -410,7 +428,9 @@ class Forget(Answers):
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
         """Errors: DataError where nothing is to be forgotten."""
         if not any(row.forget for row in rows):
-            raise DataError("No row is to be forgotten.", wanted='rows with "forget": true', do="mark the rows to forget")
+            raise DataError(
+                "No row is to be forgotten.", wanted='rows with "forget": true', do="mark the rows to forget"
+            )
         encoded = super().encode(rows)
         return [replace(one, labels=(int(row.forget),)) for row, one in zip(rows, encoded)]
 
@@ -481,7 +501,9 @@ class Tags:
             unknown = sorted(set(row.tags) - set(known))
             if unknown:
                 raise DataError(f"{row.place}: the tag '{unknown[0]}' is in no training row.", wanted=", ".join(known))
-            tokens = tokenizer(list(row.words), is_split_into_words=True, truncation=True, max_length=self.setting.max_tokens)
+            tokens = tokenizer(
+                list(row.words), is_split_into_words=True, truncation=True, max_length=self.setting.max_tokens
+            )
             words = tokens.word_ids()
             first = [word is not None and word != before for word, before in zip(words, [None, *words])]
             labels = tuple(known[row.tags[word]] if new else IGNORED for word, new in zip(words, first))
@@ -491,7 +513,9 @@ class Tags:
     def item(self, row: Encoded, chance: np.random.Generator) -> Item:
         """A label for each word."""
         places = [place for place, label in enumerate(row.labels) if label != IGNORED]
-        return Item(row.input_ids, len(row.input_ids), places, [row.labels[place] for place in places], [0] * len(places))
+        return Item(
+            row.input_ids, len(row.input_ids), places, [row.labels[place] for place in places], [0] * len(places)
+        )
 
 
 @dataclass(frozen=True)

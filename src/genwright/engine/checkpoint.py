@@ -105,13 +105,18 @@ def snapshot(
 
 
 def _copied(pieces: Pieces, over: Mapping[str, Tensor]) -> Pieces:
-    copies = {key: over[key] if key in over else torch.empty(one.shape, dtype=one.dtype) for key, one in pieces.tensors.items()}
+    copies = {
+        key: over[key] if key in over else torch.empty(one.shape, dtype=one.dtype)
+        for key, one in pieces.tensors.items()
+    }
     for key, one in pieces.tensors.items():
         copies[key].copy_(one)
     return Pieces(copies, pieces.shapes)
 
 
-def write(root: Path, taken: Snapshot, *, process: Process = Process(), keep: int = KEEP, milestones: Collection[int] = ()) -> None:
+def write(
+    root: Path, taken: Snapshot, *, process: Process = Process(), keep: int = KEEP, milestones: Collection[int] = ()
+) -> None:
     """Make a snapshot a checkpoint, then drop all but the newest `keep` and the milestones. Errors: DiskFull, Corrupt.
 
     One that is there already is left alone: equal steps of one recipe are equal.
@@ -134,7 +139,9 @@ def write(root: Path, taken: Snapshot, *, process: Process = Process(), keep: in
 
 def _write_files(folder: Path, taken: Snapshot, process: Process) -> dict[str, str]:
     """What one process writes, on the disk, with its hashes."""
-    parts = {part: pieces for part, pieces in taken.parts.items() if pieces.tensors}  # of a small tensor it may hold nothing
+    parts = {
+        part: pieces for part, pieces in taken.parts.items() if pieces.tensors
+    }  # of a small tensor it may hold nothing
     for part, pieces in parts.items():
         save_file(pieces.tensors, folder / process.file(part), metadata=pieces.header())
     names = [process.file(part) for part in parts]

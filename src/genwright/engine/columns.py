@@ -128,7 +128,9 @@ def _generic(recipe: Recipe, built: Built, load_second: LoadSecond) -> tuple[Any
     reinforced = _same_vocabulary(load_second(), built)
 
     def say(model: Any, batch: Batch) -> dict[str, Tensor]:
-        base_NV, strong_NV = (logits_at(one, model_inputs(batch), batch.positions_N).float() for one in (model, reinforced))
+        base_NV, strong_NV = (
+            logits_at(one, model_inputs(batch), batch.positions_N).float() for one in (model, reinforced)
+        )
         generic_N = generic_logits(base_NV, strong_NV, recipe.objective.alpha).argmax(-1)
         return {"generic_ids_N": torch.where(forget_at(batch) > 0, generic_N, batch.labels_N)}
 

@@ -75,7 +75,9 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Names and constants, for records and for the hash."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        parts = {name: describe(values[name]) for name in ("objective", "adapter", "rollouts") if values[name] is not None}
+        parts = {
+            name: describe(values[name]) for name in ("objective", "adapter", "rollouts") if values[name] is not None
+        }
         return values | parts
 
     def identity(self) -> str:

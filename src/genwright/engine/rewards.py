@@ -76,5 +76,7 @@ def _module(file: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's code again
-        raise RecipeError(f"{file.name} cannot be loaded.", found=f"{type(error).__name__}: {error}", do="correct it") from error
+        raise RecipeError(
+            f"{file.name} cannot be loaded.", found=f"{type(error).__name__}: {error}", do="correct it"
+        ) from error
     return module

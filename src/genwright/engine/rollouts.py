@@ -70,7 +70,9 @@ class Rounds:
     def _begin(self, number: int) -> None:
         recipe = self.recipe
         self.number = number
-        self.rows = tuple(rows_of_step(number, num_rows=len(self.prompts), rows_per_step=recipe.batch_size, seed=recipe.seed))
+        self.rows = tuple(
+            rows_of_step(number, num_rows=len(self.prompts), rows_per_step=recipe.batch_size, seed=recipe.seed)
+        )
         asked = [self.prompts.encoded[row] for row in self.rows]
         with evaluating(self.built.model), _precision(recipe, self.prompts.device):
             answers = self._answers(asked)
@@ -104,7 +106,9 @@ class Rounds:
             replace(row, columns={"number_D": torch.arange(place * size, (place + 1) * size)}) for place, row in enumerate(encoded)
         ]  # fmt: skip
         feed, recipe = replace(self.prompts, encoded=numbered), self.recipe
-        return feed.batches(range(len(feed)), seed=recipe.seed, step=self.number, packing=True, capacity=recipe.pack_tokens)
+        return feed.batches(
+            range(len(feed)), seed=recipe.seed, step=self.number, packing=True, capacity=recipe.pack_tokens
+        )
 
     def _said_of(self, batch: Batch) -> dict[str, Tensor]:
         """Log-probabilities as the trainer computes them on this very microbatch, so that the first ratio is exactly 1."""
@@ -141,7 +145,11 @@ class Rounds:
         number_A = torch.cat([batch.columns["number_D"] for batch in batches])
         rewards_A = self.rewards.to(number_A.device).flatten()[number_A]
         both = self.recipe.objective.targets(
-            rewards_A, padded("old_N"), padded("reference_N"), padded("old_value_N"), torch.tensor(lengths, device=number_A.device)
+            rewards_A,
+            padded("old_N"),
+            padded("reference_N"),
+            padded("old_value_N"),
+            torch.tensor(lengths, device=number_A.device),
         )
         flat = [torch.cat([row[:length] for row, length in zip(target_AT, lengths)]) for target_AT in both]
         of_batch = [sum(one) for one in sizes]
@@ -171,9 +179,13 @@ def refuse_ungrouped(recipe: Recipe) -> None:
     """Errors: RecipeError for a number of answers that the objective cannot use."""
     size, value = recipe.rollouts.answers, recipe.objective.head == "value"
     if value and size != 1:
-        raise RecipeError("PPO learns from one answer a prompt.", wanted="adapt.answers = 1", found=str(size), do="set it")
+        raise RecipeError(
+            "PPO learns from one answer a prompt.", wanted="adapt.answers = 1", found=str(size), do="set it"
+        )
     if not value and size < 2:
-        raise RecipeError("GRPO compares a prompt's answers with each other.", wanted="adapt.answers of at least 2", found=str(size))
+        raise RecipeError(
+            "GRPO compares a prompt's answers with each other.", wanted="adapt.answers of at least 2", found=str(size)
+        )
 
 
 def blank_round(recipe: Recipe, feed: Feed) -> Feed:

@@ -10,6 +10,7 @@ from typing import Any
 
 from genwright.base.errors import GenwrightError
 from genwright.base.files import files_below
+from genwright.catalogue.parts import ADAPTERS
 from genwright.export.merge import merge_adapter
 from genwright.models.choose import link_or_copy
 from genwright.plan.memory import memory_is_an_error
@@ -32,7 +33,9 @@ def hand_over(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Call
                 link_or_copy(file, out / "model" / file.name)
         return {"form": "model", "path": "model", "parity": None, "bytes": _size(out)}
     shutil.copytree(solution.adapter, out / "adapter")
-    if not merge:
+    if merge and not ADAPTERS[solution.rung].mergeable:
+        say(f"{solution.rung} cannot be folded into the base's weights: the adapter is handed over")
+    if not merge or not ADAPTERS[solution.rung].mergeable:
         return {"form": "adapter", "path": "adapter", "parity": None, "bytes": _size(out)}
     prompts = [workshop.prompt_ids(row) for row in workshop.rows("validation")[:FROZEN_PROMPTS]]
     with measuring() as measured, memory_is_an_error("merge", solution.rung):

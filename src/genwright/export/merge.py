@@ -58,7 +58,9 @@ def merge_adapter(
     return Parity(difference, same, len(prompts))
 
 
-def _merge_into(out: Path, base: Path, adapter: Path, prompts: Sequence[list[int]], head: Head, say: Say) -> list[Tensor]:
+def _merge_into(
+    out: Path, base: Path, adapter: Path, prompts: Sequence[list[int]], head: Head, say: Say
+) -> list[Tensor]:
     from peft import PeftModel
 
     say(f"merging {adapter.name} into its base in float32")

@@ -27,7 +27,9 @@ class Answerer:
 
 def no_second_model() -> Any:
     """Where no second model was named. Errors: RecipeError."""
-    raise RecipeError("This objective learns from a second model.", wanted="adapt.teacher", do="name a model in adapt.teacher")
+    raise RecipeError(
+        "This objective learns from a second model.", wanted="adapt.teacher", do="name a model in adapt.teacher"
+    )
 
 
 def rounds_of(answering: Answerer | None, recipe: Recipe, model: Path, feed: Feed, built: Built) -> Rounds | None:

@@ -36,7 +36,7 @@ def placement_of(spec: Any, strategy: str = "") -> Placement:
         strategy = hardware.strategy
     return placement(
         strategy or ("single" if hardware.count == 1 else "ddp"), ranks=hardware.count, sharding_factor=hardware.sharding_factor,
-        offload=hardware.offload, recompute=spec.adapt.recompute, device=device,
+        tensor_degree=hardware.tensor_degree, offload=hardware.offload, recompute=spec.adapt.recompute, device=device,
     )  # fmt: skip
 
 

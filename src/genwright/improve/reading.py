@@ -38,12 +38,17 @@ def classes_of(model: Any, rows: Sequence[Row], setting: Setting, progress: Prog
 def tags_of(model: Any, rows: Sequence[Row], setting: Setting, progress: Progress | None = None) -> list[str]:
     """The likeliest tag of each word, separated by spaces; words beyond the context have none."""
     feed = _feed([replace(row, tags=(setting.labels[0],) * len(row.words)) for row in rows], setting)
-    found = [tags_at(model, model_inputs(batch), batch.positions_N).argmax(-1).tolist() for batch in _one_by_one(feed, progress)]
+    found = [
+        tags_at(model, model_inputs(batch), batch.positions_N).argmax(-1).tolist()
+        for batch in _one_by_one(feed, progress)
+    ]
     return [" ".join(setting.labels[index] for index in row) for row in found]
 
 
 @torch.no_grad()
-def bits_of(model: Any, rows: Sequence[Row], setting: Setting, *, per: str, progress: Progress | None = None) -> list[float]:
+def bits_of(
+    model: Any, rows: Sequence[Row], setting: Setting, *, per: str, progress: Progress | None = None
+) -> list[float]:
     """How surprised the model is by each text: -log2 p of its labels, over their number or over the text's bytes.
 
     Labels are what the objective learns: every token of a text, or the hidden ones, hidden by the chance of step 0.
@@ -80,7 +85,10 @@ def ndcg_of(model: Any, rows: Sequence[Row], setting: Setting, progress: Progres
 def pairs_right(model: Any, rows: Sequence[Row], setting: Setting, progress: Progress | None = None) -> list[float]:
     """100 where the chosen answer scores above the rejected one, else 0."""
     feed = _feed(rows, setting)
-    scores = [scores_at(model, model_inputs(batch), batch.columns["last_D"]).flatten().tolist() for batch in _one_by_one(feed, progress)]
+    scores = [
+        scores_at(model, model_inputs(batch), batch.columns["last_D"]).flatten().tolist()
+        for batch in _one_by_one(feed, progress)
+    ]
     return [100.0 * (chosen > rejected) for chosen, rejected in scores]
 
 

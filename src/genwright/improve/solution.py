@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genwright.adapters.lora import use_fused_forward_
+from genwright.adapters.forward import use_our_forward_
 from genwright.base.files import write_atomic
 from genwright.data.formats import Row
 from genwright.data.layouts import Setting
@@ -33,7 +33,7 @@ class Solution:
     adapter: str = ""
     examples: int = 0
     """How many of the nearest training rows are shown in the prompt."""
-    head: Head = Head()
+    head: Head = field(default_factory=Head)
     """What answers: text is written by a language head, a class is chosen by one of classes."""
 
 
@@ -61,7 +61,9 @@ class Answering:
         self.solution, self.setting = solution, setting
         self.tokenizer = load_tokenizer(Path(solution.model))
         attention = "sdpa" if setting is None else NAME
-        self.model = load_model(Path(solution.model), dtype=resolve(precision).compute, attention=attention, head=solution.head)
+        self.model = load_model(
+            Path(solution.model), dtype=resolve(precision).compute, attention=attention, head=solution.head
+        )
         if solution.adapter:
             self.model = open_adapter(self.model, Path(solution.adapter))
         self.nearest = NearestExamples(list(train)) if solution.examples else None
@@ -110,7 +112,7 @@ def open_adapter(model: Any, folder: Path) -> Any:
     check_adapter_folder(folder)
     with quiet():
         wrapped = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=True).eval()
-    use_fused_forward_(wrapped)
+    use_our_forward_(wrapped)
     for parameter in wrapped.parameters():
         parameter.requires_grad_(False)
     return wrapped

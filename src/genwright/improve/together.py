@@ -77,7 +77,9 @@ def _retold(path: Path, events: Events) -> Iterator[None]:
             last = done.wait(LISTEN_SECONDS)
             found = read_events(path)
             for event in found[heard:]:
-                events.write(event["kind"], **{name: value for name, value in event.items() if name not in ("time", "kind")})
+                events.write(
+                    event["kind"], **{name: value for name, value in event.items() if name not in ("time", "kind")}
+                )
             heard = len(found)
             if last:
                 return

@@ -118,7 +118,9 @@ class Progress:
 class Cadence:
     """Decides when to save: at the milestones, and every so many steps or at the interval that loses least."""
 
-    def __init__(self, every: str | int, milestones: Sequence[int] = (), mtbf_seconds: float = DEFAULT_MTBF_SECONDS) -> None:
+    def __init__(
+        self, every: str | int, milestones: Sequence[int] = (), mtbf_seconds: float = DEFAULT_MTBF_SECONDS
+    ) -> None:
         self.every, self.milestones, self.mtbf_seconds = every, set(milestones), mtbf_seconds
         self.costs: list[float] = []
         """Seconds of each save: its stall, and its writing, which takes its share of the machine."""
@@ -299,7 +301,13 @@ def _size(folder: Path) -> int:
 
 
 def _measured(
-    progress: Progress, costs: list[float], *, loading: Measured, trained: Measured, saving: Measured, resuming: Measured
+    progress: Progress,
+    costs: list[float],
+    *,
+    loading: Measured,
+    trained: Measured,
+    saving: Measured,
+    resuming: Measured,
 ) -> dict[str, Any]:
     return {
         "train_peak_bytes": max(trained.peak_bytes, loading.peak_bytes),
@@ -326,7 +334,9 @@ def _write_milestones(job: Job, built: Built, out: Path) -> None:
     for step in job.milestones:
         folder = job.checkpoints / checkpoint.folder_name(step)
         if folder.exists():
-            _write_solution(job.recipe, job.model, built, checkpoint.opened(folder), out.parent / MILESTONES / folder.name)
+            _write_solution(
+                job.recipe, job.model, built, checkpoint.opened(folder), out.parent / MILESTONES / folder.name
+            )
 
 
 def open_milestone(recipe: Recipe, model: Path, folder: Path, out: Path) -> None:

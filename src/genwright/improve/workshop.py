@@ -32,9 +32,9 @@ from genwright.engine.rewards import Reward, load_reward, try_reward
 from genwright.engine.rollouts import blank_round, refuse_ungrouped
 from genwright.evaluate.statistics import bootstrap
 from genwright.improve.examples import NearestExamples, few_shot_messages
-from genwright.improve.solution import Answering, Solution, read_solution, write_solution
 from genwright.improve.learning import Answerer, no_second_model
 from genwright.improve.placing import AUTO, devices_here, memory_bytes, placement_of
+from genwright.improve.solution import Answering, Solution, read_solution, write_solution
 from genwright.improve.together import train_together
 from genwright.improve.training import Job, train_to_end
 from genwright.models.attention import NAME
@@ -142,8 +142,9 @@ class Workshop:
 
     @property
     def max_tokens(self) -> int:
-        """The longest row, in tokens: the project's limit, or the model's context."""
+        """The longest row, in tokens: the project's limit, or the model's context less the longest soft prompt."""
         context = int(getattr(self.config.get_text_config(), "max_position_embeddings", 0) or 2**20)
+        context -= max((self.spec.methods.get(rung, {}).get("tokens", 0) for rung in self.ladder), default=0)
         return min(self.spec.adapt.max_tokens or context, context)
 
     @property
@@ -182,7 +183,9 @@ class Workshop:
     def labels(self, head: str) -> tuple[str, ...]:
         """The classes that the training rows name, in order, where the head has classes."""
         named = {"classes": lambda row: (row.label,), "tags": lambda row: row.tags}
-        return tuple(sorted({label for row in self.rows("train") for label in named[head](row)})) if head in named else ()
+        return (
+            tuple(sorted({label for row in self.rows("train") for label in named[head](row)})) if head in named else ()
+        )
 
     def recipe(self, method: str) -> Recipe:
         """The method's recipe. Errors: RecipeError when the objective cannot learn from these rows."""
@@ -207,14 +210,16 @@ class Workshop:
         """What an answer to a training row is worth."""
         assert self.reward is not None
         row = self.rows("train")[number]
-        return self.reward(question(row), self.tokenizer.decode(answer, skip_special_tokens=True).strip(), reference(row))
+        return self.reward(
+            question(row), self.tokenizer.decode(answer, skip_special_tokens=True).strip(), reference(row)
+        )
 
     def _second_model(self) -> Any:
         """The model that adapt.teacher names, in the type that is computed in. Errors: RecipeError, ModelError."""
         if not self.spec.adapt.teacher:
             return no_second_model()
         source = locate(self.spec.adapt.teacher, offline=self.spec.select.offline, base=self.spec.base)
-        folder = fetch(source, cache_folder(), offline=self.spec.select.offline, say=lambda text: self.events.write("note", stage="adapt", text=text))
+        folder = fetch(source, cache_folder(), offline=self.spec.select.offline, say=self._note)
         return load_model(folder, dtype=resolve(self.spec.adapt.precision).compute, attention=NAME)
 
     def trains(self, rung: str) -> bool:
@@ -251,7 +256,11 @@ class Workshop:
     def _planned_feed(self, rung: str) -> Feed:
         """The training rows, with columns and answers that say nothing but have the right shapes."""
         recipe, feed = self.recipe(rung), self.feeds["train"]
-        return blank_round(recipe, feed) if recipe.rollouts else blank_columns(recipe, feed, self.config.get_text_config().hidden_size)
+        return (
+            blank_round(recipe, feed)
+            if recipe.rollouts
+            else blank_columns(recipe, feed, self.config.get_text_config().hidden_size)
+        )
 
     @property
     def pad_id(self) -> int:
@@ -309,7 +318,11 @@ class Workshop:
         references, groups = [reference(row) for row in rows], groups_of(rows)
         beside = () if self.reads else ALWAYS_SHOWN
         intervals = {self.metric: _interval(scores, groups)}
-        intervals |= {name: _interval(METRICS[name].per_row(answers, references), groups) for name in beside if name != self.metric}
+        intervals |= {
+            name: _interval(METRICS[name].per_row(answers, references), groups)
+            for name in beside
+            if name != self.metric
+        }
         self.events.write("score", stage=split, rung=rung, split=split, metric=self.metric, **intervals[self.metric])
         return Judgement(answers, scores, intervals, measured.seconds, measured.peak_bytes)
 
@@ -371,7 +384,11 @@ class Workshop:
 
     def place(self, rung: str) -> Placement:
         """Where a rung trains; "auto" is the first strategy whose plan fits. Errors: RecipeError."""
-        if self.spec.hardware.strategy != "auto" or self.spec.hardware.count == 1:
+        if (
+            self.spec.hardware.strategy != "auto"
+            or self.spec.hardware.count == 1
+            or self.spec.hardware.tensor_degree > 1
+        ):
             return placement_of(self.spec)
         places = [placement_of(self.spec, strategy) for strategy in AUTO]
         fits = lambda place: self._planned(rung, place).quantities["host_bytes"].value <= memory_bytes(self.spec)

@@ -51,7 +51,9 @@ class Head:
     def loader(self, family: str) -> Any:
         """The class of `transformers`. Errors: RecipeError where a family has no such head."""
         if family not in HEADS[self.kind]:
-            raise RecipeError(f"An {family} has no {self.kind} head.", wanted=" or ".join(HEADS[self.kind]), found=family)
+            raise RecipeError(
+                f"An {family} has no {self.kind} head.", wanted=" or ".join(HEADS[self.kind]), found=family
+            )
         return HEADS[self.kind][family]
 
     def configured(self, config: Any) -> Any:
@@ -77,6 +79,10 @@ class Head:
         return model
 
 
+READ_BY_A_BODY = ("input_ids", "inputs_embeds", "position_ids", "documents", "attention_mask")
+"""What `peft` hands on besides, such as labels, is for the head it was written for."""
+
+
 class _PooledByPosition:
     """A decoder's class scores where each sequence ends: `transformers` looks for padding by its id, which EOS may share."""
 
@@ -84,7 +90,7 @@ class _PooledByPosition:
         self.model = model
 
     def __call__(self, *, positions_D: Tensor, **inputs: Any) -> Tensor:
-        kept = {name: value for name, value in inputs.items() if name in ("input_ids", "inputs_embeds", "position_ids", "documents", "attention_mask")}
+        kept = {name: value for name, value in inputs.items() if name in READ_BY_A_BODY}
         hidden_BTH = self.model.base_model(**kept, use_cache=False).last_hidden_state
         return self.model.score(hidden_BTH.flatten(0, 1).index_select(0, positions_D).float())
 

@@ -95,7 +95,10 @@ def generate_targets(
         members = order[start : start + batch_size]
         batch = tokenizer.pad({"input_ids": [sources[index] for index in members]}, return_tensors="pt")
         written = model.generate(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=sampling.max_new_tokens, **drawn
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            max_new_tokens=sampling.max_new_tokens,
+            **drawn,
         )
         for index, row in zip(members, written.tolist()):
             answers[index] = row[1:]  # the first is the start token
@@ -168,9 +171,7 @@ ROUND_PROMPT = 16
 """Prompts are padded to a multiple of this, and a batch shrinks only by halves: a CPU compiles its products once per shape."""
 
 
-def _one_batch(
-    model: Any, rows: list[Row], sampling: Sampling, stops: set[int], keep_end: bool
-) -> list[list[int]]:
+def _one_batch(model: Any, rows: list[Row], sampling: Sampling, stops: set[int], keep_end: bool) -> list[list[int]]:
     """Padding stands on the left, masked, and positions do not count it. A row that stopped idles until half have."""
     longest = -(-max(len(row.prompt) for row in rows) // ROUND_PROMPT) * ROUND_PROMPT
     device = model.device

@@ -17,8 +17,8 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from genwright.base.errors import ModelError
-from genwright.models.check import check_folder, read_json, refuse_remote_code, without_attention_keys
 from genwright.models.attention import NAME
+from genwright.models.check import check_folder, read_json, refuse_remote_code, without_attention_keys
 from genwright.models.families import FRESH, IGNORED_BY_HEADS, LANGUAGE, Head, family_of
 
 

@@ -13,15 +13,22 @@ from genwright.base.errors import RecipeError
 def layers_of(model: Any) -> tuple[list[nn.Module], nn.Module | None]:
     """The model's blocks from bottom to top, and the norm after them if there is one.
 
-    The blocks are the longest list of modules in the body. Errors: RecipeError for a body without one.
+    The blocks are the outermost list of modules in the body, the longest of those; an encoder-decoder's are its encoder's,
+    then its decoder's.
+    Errors: RecipeError for a body without one.
     """
     body = model.base_model
-    stacks = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
-    if not stacks:
+    parts = [body.get_encoder(), body.get_decoder()] if getattr(model.config, "is_encoder_decoder", False) else [body]
+    stacks = [
+        [(name.count("."), -len(module), module) for name, module in part.named_modules() if isinstance(module, nn.ModuleList)]
+        for part in parts
+    ]  # fmt: skip
+    if not all(stacks):
         raise RecipeError(f"{type(model).__name__} has no list of layers.", do='use method = "full" or "lora"')
-    blocks = max(stacks, key=len)
-    norms = [child for name, child in body.named_children() if "norm" in name or name == "ln_f"]
-    return list(blocks), norms[-1] if norms else None
+    norms = [child for name, child in parts[-1].named_children() if "norm" in name or name == "ln_f"]
+    return [block for lists in stacks for block in min(lists, key=lambda item: item[:2])[2]], norms[
+        -1
+    ] if norms else None
 
 
 def untie_head_(model: Any) -> nn.Module:

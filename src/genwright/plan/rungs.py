@@ -30,7 +30,15 @@ from genwright.parallel.mesh import SINGLE, Placement, fake_ranks
 from genwright.plan.calibrate import calibrate
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.roofline import price
-from genwright.plan.trace import BuiltFake, build_fake, trace_generation, trace_merge, trace_reading, trace_step
+from genwright.plan.trace import (
+    BuiltFake,
+    build_fake,
+    over_the_full_base,
+    trace_generation,
+    trace_merge,
+    trace_reading,
+    trace_step,
+)
 from genwright.plan.verify import resident_bytes
 from genwright.precision.policy import resolve
 
@@ -101,7 +109,9 @@ def plan_training(
     with fake_ranks(place.ranks) if place.ranks > 1 else nullcontext():
         fake = build_fake(recipe, config, place)
         baseline = resident_bytes()  # with every library and module that the run will load
-        steps = [trace_step(fake, partial(_batches, recipe, feed, step, place.ranks), recipe) for step in (longest, typical)]
+        steps = [
+            trace_step(fake, partial(_batches, recipe, feed, step, place.ranks), recipe) for step in (longest, typical)
+        ]
     dtype = resolve(recipe.precision).compute
     judged, judged_peak = _generation(
         config, dtype, asking, machine, writes_to_the_limit=False, wrap=_wrap_for_answering(recipe), say=say
@@ -169,7 +179,7 @@ def _batches(recipe: Recipe, feed: Feed, step: int, ranks: int = 1) -> Any:
 
 
 def _wrap_for_answering(recipe: Recipe) -> Callable[[Any], Any]:
-    return recipe.adapter.wrap if recipe.adapter.form == "adapter" else lambda model: model
+    return over_the_full_base(recipe.adapter).wrap if recipe.adapter.form == "adapter" else lambda model: model
 
 
 def _generation(

@@ -6,6 +6,7 @@ first and the true peak is the second's.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,7 +104,11 @@ def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], rec
 
 def _run_step(built: Built, batches: Sequence[Batch], recipe: Recipe) -> None:
     train_step(
-        built.model, built.optimizer, built.objective, built.team.share(built.model, batches), max_norm=recipe.max_norm,
+        built.model,
+        built.optimizer,
+        built.objective,
+        built.team.share(built.model, batches),
+        max_norm=recipe.max_norm,
         global_norm=global_norm,
     )
 
@@ -154,7 +159,9 @@ def _trace_source_and_target(
     with tracker.phase("cache and activations"):
         if read is None:
             source = torch.zeros(rows, length, dtype=torch.long)
-            read = model(input_ids=source, attention_mask=torch.ones_like(source), decoder_input_ids=one, use_cache=True)
+            read = model(
+                input_ids=source, attention_mask=torch.ones_like(source), decoder_input_ids=one, use_cache=True
+            )
         else:
             given = (read.encoder_last_hidden_state,)
             read = model(
@@ -180,12 +187,17 @@ def trace_reading(
     return Trace(tracker.events, tracker.peak, tracker)
 
 
+def over_the_full_base(adapter: Any) -> Any:
+    """The adapter as it answers and is merged: over the base's own weights, also where it was trained over fewer bits."""
+    return dataclasses.replace(adapter, base="") if hasattr(adapter, "base") else adapter
+
+
 def trace_merge(recipe: Recipe, config: Any) -> int:
     """Peak of live bytes while an adapter is merged in float32 and the result is handed over as one state dict."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
     tracker = Tracker()
     with fake_weights_can_be_cast(), mode, tracker, torch.no_grad():
-        model: Any = recipe.adapter.wrap(build_model(config, torch.float32, "sdpa", recipe.head))
-        if recipe.adapter.form == "adapter":
+        model: Any = over_the_full_base(recipe.adapter).wrap(build_model(config, torch.float32, "sdpa", recipe.head))
+        if recipe.adapter.form == "adapter" and recipe.adapter.mergeable:
             model = model.merge_and_unload()
     return tracker.peak.total

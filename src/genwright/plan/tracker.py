@@ -55,11 +55,13 @@ def _attention_backward_flops(
     return int(2.5 * _attention_flops(query, key, value))
 
 
-CPU_ATTENTION = {
+UNCOUNTED: dict[Any, Any] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm],
+    torch.ops.aten.baddbmm_: flop_registry[torch.ops.aten.baddbmm],
 }
-"""torch's counter knows every attention kernel but the CPU's."""
+"""torch's counter knows neither the CPU's attention kernel nor products added in place, a fused LoRA's."""
 
 
 class Tracker(TorchDispatchMode):
@@ -114,7 +116,7 @@ class Tracker(TorchDispatchMode):
     def _record(self, func: Any, args: Any, kwargs: Any, out: Any, results: list[Tensor]) -> None:
         signature = f"{func}({_describe(args)};{_describe(kwargs)})"
         packet = func._overloadpacket
-        count: Any = CPU_ATTENTION.get(packet) or flop_registry.get(packet)
+        count: Any = UNCOUNTED.get(packet) or flop_registry.get(packet)
         flops = count(*args, **kwargs, out_val=out) if count else 0
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         traffic = sum(tensor.numel() * tensor.element_size() for tensor in inputs + results)

@@ -73,6 +73,7 @@ BOUNDS: dict[str, Bounds] = {
     "adapt.updates": Bounds(1),
     "hardware.count": Bounds(1),
     "hardware.sharding_factor": Bounds(0),
+    "hardware.tensor_degree": Bounds(1),
     "adapt.recompute": Bounds(0),
     "adapt.mtbf_hours": Bounds(0, above=True),
     "hardware.watts": Bounds(0, above=True),

@@ -210,6 +210,9 @@ class Hardware:
     sharding_factor: int = 0
     """For hybrid: how many devices hold one copy between them, from 1 (full replication) to all."""
 
+    tensor_degree: int = 1
+    """Devices that each layer's matrices are split over, where the model's own plan says how; the rest follow ddp."""
+
     offload: bool = False
     """Keep shards and optimizer state in the CPU's memory; for CUDA devices."""
 
