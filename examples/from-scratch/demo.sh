@@ -5,12 +5,12 @@
 set -euo pipefail
 
 bin=$(cd "$1" && pwd)
-own=${2:+--folder "$(cd "$2" && pwd)"}
+own=()
+[[ $# -lt 2 ]] || own=(--folder "$(cd "$2" && pwd)")
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-# shellcheck disable=SC2086
-[[ -f data/text.jsonl && -z $own ]] || "$bin/python" make_data.py $own
-[[ -d model/decoder && -z $own ]] || "$bin/python" make_model.py
+[[ -f data/text.jsonl && ${#own[@]} == 0 ]] || "$bin/python" make_data.py "${own[@]}"
+[[ -d model/decoder && ${#own[@]} == 0 ]] || "$bin/python" make_model.py
 for project in causal masked span-corruption; do
     printf '\n== %s\n' "$project"
     "$bin/genwright" --project "$project" apply
