@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from clock import WARMUP, StepClock
-from floor import lora_floor
 from genwright.adapters.lora import LoRA
 from genwright.data.layouts import plain_feed
 from genwright.data.sources import read_rows
@@ -23,6 +22,7 @@ from genwright.engine.loop import train
 from genwright.engine.recipe import Recipe
 from genwright.models.load import load_model, load_tokenizer
 from genwright.objectives.language import Instruction
+from genwright.plan.floor import body_of, lora_parts, work_of
 from genwright.precision.policy import resolve
 from machine import versions
 
@@ -79,7 +79,7 @@ def floor(config: dict[str, Any], task: dict[str, Any], steps: list[Any], encode
     needed = [max(place for place, learned in enumerate(row.learned) if learned) + 1 for row in encoded]
     lengths = [needed[row] for step in timed for row in step.rows]
     learned = sum(step.learned_tokens for step in timed)
-    return lora_floor(config, rank=task["lora"]["rank"], lengths=lengths, learned=learned)
+    return lora_parts(body_of(config), work_of(lengths, learned), task["lora"]["rank"])
 
 
 def main() -> None:

@@ -41,9 +41,12 @@ def model_inputs(batch: Any) -> dict[str, Any]:
 
 def _source_and_target(batch: Any) -> dict[str, Any]:
     source_BS = batch.source_ids_BS
+    inputs = {"input_ids": source_BS, "decoder_input_ids": batch.input_ids_BT}
+    if min(batch.source_lengths) == source_BS.shape[1]:
+        return inputs  # `transformers` asks the host whether a mask hides anything
     lengths_B1 = torch.tensor(batch.source_lengths, device=source_BS.device)[:, None]
     mask_BS = torch.arange(source_BS.shape[1], device=source_BS.device)[None, :] < lengths_B1
-    return {"input_ids": source_BS, "attention_mask": mask_BS.long(), "decoder_input_ids": batch.input_ids_BT}
+    return inputs | {"attention_mask": mask_BS.long()}
 
 
 def label_log_probabilities(model: Any, batch: Any) -> Tensor:
