@@ -18,6 +18,10 @@ from genwright.data.templates import Encoded
 from genwright.models.attention import Document, places_of, tokens_of
 
 
+ROUND_ROWS = 32
+"""An encoder-decoder's rows are as wide as a multiple of this: a CPU compiles its products once per shape and keeps them."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One row as a step lays it out. Positions, labels and sequences go together, label by label."""
@@ -148,6 +152,7 @@ def _batch(rows: list[list[Item]], counts: dict[str, float], pad_id: int) -> Bat
     lengths = tuple(tuple(one.document for one in row) for row in rows)
     width = max(sum(map(tokens_of, row)) for row in lengths)
     sources = [list(row[0].source_ids) for row in rows]
+    width = _rounded(width) if sources[0] else width
     items = [one for row in rows for one in row]
     positions, documents, ends = _where(rows, width)
     labels = [label for one in items for label in one.labels]
@@ -163,9 +168,13 @@ def _batch(rows: list[list[Item]], counts: dict[str, float], pad_id: int) -> Bat
         learned_tokens=len(labels),
         num_documents=sum(one.num_sequences for one in items),
         columns=_columns(items) | ({"last_D": torch.tensor(ends)} if ends else {}),
-        source_ids_BS=_padded(sources, max(map(len, sources)), pad_id) if sources[0] else None,
+        source_ids_BS=_padded(sources, _rounded(max(map(len, sources))), pad_id) if sources[0] else None,
         source_lengths=tuple(map(len, sources)) if sources[0] else (),
     )  # fmt: skip
+
+
+def _rounded(width: int) -> int:
+    return -(-width // ROUND_ROWS) * ROUND_ROWS
 
 
 def _padded(rows: list[list[int]], width: int, fill: int) -> Tensor:

@@ -37,7 +37,7 @@ class Recipe:
     """An `objectives.loss.Objective`, with the constants of its equation."""
     adapter: Adapter
     precision: str
-    """"fp32" or "bf16"; never "auto"."""
+    """"fp32", "bf16" or "fp16"; never "auto"."""
     steps: int
     """Optimiser steps."""
     batch_size: int

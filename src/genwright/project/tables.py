@@ -163,8 +163,8 @@ class Adapt:
     max_norm: float = 1.0
     """Gradients are scaled down to this norm. 0: never."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Numbers to compute in. "auto": bf16 where the device is fast at it, else fp32; the choice is recorded."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Numbers to compute in. "auto": bf16 where the device is fast at it, else fp16 on a GPU, fp32 on a CPU; it is recorded."""
 
     recompute: Literal["none", "full"] | int = "none"
     """Layers whose activations are computed again in the backward instead of kept: less memory for one more forward each."""
