@@ -46,5 +46,5 @@ format: $(STAMP)  ## let ruff rewrite
 
 clean:  ## remove what make and the examples made; downloads in the user's cache stay
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf examples/*/data examples/*/model examples/*/.genwright examples/*/report.html
+	rm -rf examples/*/data examples/*/model examples/*/.genwright examples/*/*/.genwright examples/*/report.html examples/*/*/report.html
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -50,10 +50,11 @@ def plan_project(spec: Any, base: Path) -> dict[str, Any]:
             )  # fmt: skip
             return plan
         workshop = Workshop(spec, scope=scratch / "scope", model=model, made=scratch, events=events)
-        plan["look"] = look(
-            workshop.rows("train"), workshop.tokenizer, max_tokens=workshop.max_tokens, capacity=spec.adapt.pack_tokens,
-            format=scope["format"],
-        ).to_json()  # fmt: skip
+        if workshop.family == "decoder":
+            plan["look"] = look(
+                workshop.rows("train"), workshop.tokenizer, max_tokens=workshop.max_tokens, capacity=spec.adapt.pack_tokens,
+                format=scope["format"],
+            ).to_json()  # fmt: skip
         planned = {rung: workshop.plan(rung) for rung in workshop.ladder}
         plan["rungs"] = [{"name": rung, "planned": estimate.to_json()} for rung, estimate in planned.items()]
         plan["fits"] = all(estimate.quantities["host_bytes"].low <= memory_bytes(spec) for estimate in planned.values())

@@ -7,6 +7,7 @@ folder that survives a kill, the record of the run) and returns its summary, whi
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from genwright.catalogue.parts import METRICS
@@ -86,8 +87,9 @@ def evaluate(context: Context) -> dict[str, Any]:
     for name, judgement in judged.items():
         judgement.write(context.out / f"predictions-{name}.jsonl", rows)
     chosen, groups = judged[adapted["chosen"]], groups_of(rows)
+    compare = partial(paired, groups=groups, higher_is_better=metric.higher_is_better)
     comparisons = [
-        {"before": name, "after": adapted["chosen"], **vars(paired(judgement.scores, chosen.scores, groups=groups))}
+        {"before": name, "after": adapted["chosen"], **vars(compare(judgement.scores, chosen.scores))}
         for name, judgement in judged.items()
         if judgement is not chosen
     ]

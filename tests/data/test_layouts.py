@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.e2e import tiny
 
 from genwright.base.errors import DataError, RecipeError
 from genwright.data.formats import Row
@@ -21,8 +23,6 @@ from genwright.objectives.language import Causal, Instruction, Masked, SpanCorru
 from genwright.objectives.policy import GRPO
 from genwright.objectives.preference import DPO, KTO
 from genwright.objectives.unlearn import NPO
-
-from tests.e2e import tiny
 
 tokenizer = cache(tiny.tokenizer)
 LONG = " ".join(tiny.texts())
@@ -38,11 +38,22 @@ def text(words: str) -> Row:
 
 def preference(prompt: str, chosen: str, rejected: str) -> Row:
     said = lambda words: ({"role": "assistant", "content": words},)
-    return Row("preference", messages=({"role": "user", "content": prompt},), chosen=said(chosen), rejected=said(rejected), place="rows.jsonl:1")
+    return Row(
+        "preference",
+        messages=({"role": "user", "content": prompt},),
+        chosen=said(chosen),
+        rejected=said(rejected),
+        place="rows.jsonl:1",
+    )
 
 
 def chat(prompt: str, answer: str, **own: Any) -> Row:
-    return Row("chat", messages=({"role": "user", "content": prompt}, {"role": "assistant", "content": answer}), place="rows.jsonl:1", **own)
+    return Row(
+        "chat",
+        messages=({"role": "user", "content": prompt}, {"role": "assistant", "content": answer}),
+        place="rows.jsonl:1",
+        **own,
+    )
 
 
 # --- masked ---------------------------------------------------------------------------------------------------------
@@ -52,7 +63,10 @@ def test_of_the_hidden_tokens_80_percent_are_masked_10_random_10_stay() -> None:
     """Chi-square over some 6,000 hidden tokens, 99.9 % quantile at 2 degrees of freedom: 13.8. A random token may be the right one."""
     layout = layout_of(setting(Masked(), "encoder", 128))
     (row, *_) = layout.encode([text(LONG)])
-    mask, ordinary = tokenizer("encoder").mask_token_id, len(tokenizer("encoder")) - len(set(tokenizer("encoder").all_special_ids))
+    mask, ordinary = (
+        tokenizer("encoder").mask_token_id,
+        len(tokenizer("encoder")) - len(set(tokenizer("encoder").all_special_ids)),
+    )
     seen: Counter[str] = Counter()
     for step in range(320):
         item = layout.item(row, chance_of(0, step, 0))
@@ -74,7 +88,11 @@ def test_15_percent_are_hidden_every_place_equally_often_and_the_rest_is_left() 
         item = layout.item(row, chance_of(3, step, 7))
         assert len(item.positions) == round(0.15 * len(inner)) and not set(item.positions) - set(inner)
         assert [row.input_ids[place] for place in item.positions] == item.labels
-        assert all(now == was for place, (now, was) in enumerate(zip(item.input_ids, row.input_ids)) if place not in item.positions)
+        assert all(
+            now == was
+            for place, (now, was) in enumerate(zip(item.input_ids, row.input_ids))
+            if place not in item.positions
+        )
         counts.update(item.positions)
     expected = draws * round(0.15 * len(inner)) / len(inner)
     chi = sum((counts[place] - expected) ** 2 / expected for place in inner)
@@ -84,7 +102,9 @@ def test_15_percent_are_hidden_every_place_equally_often_and_the_rest_is_left() 
 def test_random_tokens_are_never_special() -> None:
     layout = layout_of(setting(Masked(mask_fraction=1.0), "encoder", 128))
     (row, *_) = layout.encode([text(LONG)])
-    allowed = (set(range(len(tokenizer("encoder")))) - set(tokenizer("encoder").all_special_ids)) | {tokenizer("encoder").mask_token_id}
+    allowed = (set(range(len(tokenizer("encoder")))) - set(tokenizer("encoder").all_special_ids)) | {
+        tokenizer("encoder").mask_token_id
+    }
     for step in range(100):
         item = layout.item(row, chance_of(0, step, 0))
         assert {item.input_ids[place] for place in item.positions} <= allowed
@@ -101,7 +121,9 @@ def test_a_special_token_that_a_text_names_is_not_hidden() -> None:
 def test_whole_words_are_hidden_whole() -> None:
     """Words told by the tokenizer's own offsets: a token that begins with a space begins a word."""
     layout = layout_of(setting(Masked(whole_words=True), "encoder", 128))
-    (row, *_) = layout.encode([text("unbelievable strangeness notwithstanding everybody congratulated themselves extraordinarily quickly")])
+    (row, *_) = layout.encode(
+        [text("unbelievable strangeness notwithstanding everybody congratulated themselves extraordinarily quickly")]
+    )
     tokens = tokenizer("encoder").convert_ids_to_tokens(row.input_ids)
     word_of = np.cumsum([token.startswith("Ġ") for token in tokens])
     inner = range(1, len(tokens) - 1)
@@ -147,7 +169,7 @@ def test_spans_lie_apart_in_order_and_inside(length: int, noise: float) -> None:
         edges = [edge for span in spans for edge in span]
         assert spans and edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= length
         assert all(start < stop for start, stop in spans) and len(spans) <= 20
-        assert all(before[1] < after[0] for before, after in zip(spans, spans[1:]))
+        assert all(before[1] < after[0] for before, after in itertools.pairwise(spans))
 
 
 @pytest.mark.parametrize("words", ["a", "ab", "abc", tiny.texts()[3], LONG])
@@ -168,7 +190,9 @@ def test_source_and_target_together_are_the_text(words: str) -> None:
             assert own.decode(joined) == own.decode(row.input_ids) and joined == row.input_ids
             assert item.source_ids[-1] == item.labels[-1] == own.eos_token_id
             assert list(item.input_ids) == [own.pad_token_id, *item.labels[:-1]]
-            assert [token for token in item.source_ids if token in marks] == [token for token in item.labels if token in marks]
+            assert [token for token in item.source_ids if token in marks] == [
+                token for token in item.labels if token in marks
+            ]
 
 
 def test_a_tokenizer_without_sentinels_is_refused(tokenizer_with: Any) -> None:
@@ -179,7 +203,9 @@ def test_a_tokenizer_without_sentinels_is_refused(tokenizer_with: Any) -> None:
 # --- nothing is lost ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective, family", [(Causal(), "decoder"), (Masked(), "encoder"), (SpanCorruption(), "encoder-decoder")])
+@pytest.mark.parametrize(
+    "objective, family", [(Causal(), "decoder"), (Masked(), "encoder"), (SpanCorruption(), "encoder-decoder")]
+)
 @pytest.mark.parametrize("room", [16, 17, 50])
 def test_long_texts_are_cut_in_pieces_and_nothing_is_lost(objective: Any, family: str, room: int) -> None:
     pieces = layout_of(setting(objective, family, room)).encode([text(LONG), text("short one")])
@@ -187,7 +213,9 @@ def test_long_texts_are_cut_in_pieces_and_nothing_is_lost(objective: Any, family
     special = set(own.all_special_ids) if family == "encoder" else set()
     assert all(0 < len(piece.input_ids) <= room for piece in pieces)
     joined = [token for piece in pieces for token in piece.input_ids if token not in special]
-    plain = lambda words: own(words, add_special_tokens=False)["input_ids"] + ([own.eos_token_id] if family == "decoder" else [])
+    plain = lambda words: (
+        own(words, add_special_tokens=False)["input_ids"] + ([own.eos_token_id] if family == "decoder" else [])
+    )
     wanted = plain(LONG)
     # A last piece of one token has nothing to be predicted from in a causal text or a span.
     wanted = wanted[:-1] if family != "encoder" and len(wanted) % room == 1 else wanted
@@ -238,8 +266,13 @@ PAIR = preference("what colour is house number 4", "xanadu green", "blue")
 def test_pairs_predict_what_each_answer_alone_would() -> None:
     """The prompt once, both answers and both ends; the same token in both answers' beginnings stays in both."""
     assert "assistant" in FALLBACK
-    for row, answers in [(PAIR, ["xanadu green", "blue"]), (preference("is it", "green river", "green house"), ["green river", "green house"])]:
-        (batch,) = feed_of([row], setting(DPO(), "decoder"), 0).batches([0], seed=0, step=0, packing=True, capacity=1000)
+    for row, answers in [
+        (PAIR, ["xanadu green", "blue"]),
+        (preference("is it", "green river", "green house"), ["green river", "green house"]),
+    ]:
+        (batch,) = feed_of([row], setting(DPO(), "decoder"), 0).batches(
+            [0], seed=0, step=0, packing=True, capacity=1000
+        )
         wanted = by_hand(asked(row.messages[0]["content"]), [written(words) for words in answers])
         assert laid_out(batch) == wanted
         assert batch.counts["pairs"] == 1 and batch.num_documents == 2
@@ -279,10 +312,15 @@ def test_no_branch_reaches_beyond_the_context_not_even_a_borrowed_one() -> None:
 
 def test_what_is_to_be_forgotten_is_counted_apart() -> None:
     rows = [chat("a", "red", forget=True), chat("b", "green river"), chat("c", "blue")]
-    (batch,) = feed_of(rows, setting(NPO(), "decoder"), 0).batches([0, 1, 2], seed=0, step=0, packing=True, capacity=1000)
+    (batch,) = feed_of(rows, setting(NPO(), "decoder"), 0).batches(
+        [0, 1, 2], seed=0, step=0, packing=True, capacity=1000
+    )
     counts = {name: int(count) for name, count in batch.counts.items()}
     sizes = [len(written(words)) for words in ("red", "green river", "blue")]
-    assert counts["forget_tokens"] == sizes[0] and counts["retain_tokens"] == sizes[1] + sizes[2] == counts["tokens"] - sizes[0]
+    assert (
+        counts["forget_tokens"] == sizes[0]
+        and counts["retain_tokens"] == sizes[1] + sizes[2] == counts["tokens"] - sizes[0]
+    )
     assert (counts["forget_documents"], counts["retain_documents"]) == (1, 2)
     flags = batch.columns["forget_D"]
     assert sorted(flags.tolist()) == [0.0, 0.0, 1.0]
@@ -309,7 +347,7 @@ def test_a_class_is_read_where_the_head_reads_and_an_unknown_one_is_named() -> N
         (encoded,) = layout.encode([row])
         item = layout.item(encoded, chance_of(0, 0, 0))
         assert item.labels == [1] and item.positions == [len(encoded.input_ids) - 1 if family == "decoder" else 0]
-        with pytest.raises(DataError, match="rows.jsonl:7: the label 'pink'"):
+        with pytest.raises(DataError, match=r"rows\.jsonl:7: the label 'pink'"):
             layout.encode([replace(row, label="pink")])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.e2e import tiny
 
 from genwright.adapters.full import Full
 from genwright.adapters.lora import LoRA
@@ -26,8 +27,6 @@ from genwright.models.load import load_model
 from genwright.objectives.language import label_log_probabilities
 from genwright.objectives.policy import GRPO, PPO
 
-from tests.e2e import tiny
-
 OWN = tiny.tokenizer("decoder")
 BOTH = [GRPO(beta=0.1), PPO()]
 
@@ -38,7 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prompts(objective: Any, number: int = 6) -> Feed:
-    rows = [Row("chat", messages=({"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": "x"})) for n in range(number)]
+    rows = [
+        Row("chat", messages=({"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": "x"}))
+        for n in range(number)
+    ]
     return feed_of(rows, Setting(objective, OWN, "decoder", 64), 0)
 
 
@@ -55,7 +57,9 @@ def even(row: int, answer: list[int]) -> float:
 
 
 def begin(recipe: Recipe, folder: Path, worth: Callable[[int, list[int]], float] = even) -> tuple[Built, Rounds]:
-    built = build(recipe, lambda dtype, attention: load_model(folder, dtype=dtype, attention=attention, head=recipe.head))
+    built = build(
+        recipe, lambda dtype, attention: load_model(folder, dtype=dtype, attention=attention, head=recipe.head)
+    )
     rounds = rounds_of(Answerer(OWN, worth), recipe, folder, prompts(recipe.objective), built)
     assert rounds is not None
     return built, rounds
@@ -131,7 +135,9 @@ def test_the_same_run_twice_and_stopped_between_rounds_is_the_same_bit_for_bit(o
 
 
 @pytest.mark.parametrize("precision, most", [("fp32", 1e-5), ("bf16", 2e-2)])
-def test_the_sampler_and_the_trainer_say_the_same_of_the_same_tokens(precision: str, most: float, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sampler_and_the_trainer_say_the_same_of_the_same_tokens(
+    precision: str, most: float, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Log-probabilities of the logits that the tokens were drawn from, against the trainer's. Measured: 5e-7 and 2e-3 nats."""
     from genwright.models import generate as module
 

@@ -99,3 +99,10 @@ def test_bad_scores_are_refused() -> None:
         bootstrap([1.0, 2.0], groups=["a"])
     with pytest.raises(BadRequest, match="A test needs rows"):
         minimum_detectable_difference(0)
+
+
+def test_lower_is_better_where_the_metric_says_so() -> None:
+    before, after = [5.0, 6.0, 5.5, 6.5, 7.0, 5.2, 6.1, 5.9], [1.0, 2.2, 1.4, 2.0, 2.9, 1.1, 2.2, 1.7]
+    assert paired(before, after, higher_is_better=False).better
+    assert not paired(before, after).better
+    assert not paired(after, before, higher_is_better=False).better

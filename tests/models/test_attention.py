@@ -122,10 +122,16 @@ def test_long_and_short_documents_are_not_padded_to_each_other() -> None:
     assert [[length for _, length in group] for group in groups] == [[1000], [40, 38]]
 
 
-def test_attention_dropout_is_refused() -> None:
-    q = torch.zeros(1, 1, 2, 4)
-    with pytest.raises(ValueError, match="attention dropout is not supported"):
-        attention_per_document(SimpleNamespace(), q, q, q, None, documents=documents([[2]], 2), dropout=0.1)
+def test_attention_dropout_drops_weights_and_keeps_their_mean() -> None:
+    """Values of 1 everywhere: the output is the sum of the weights that are left, 1 on average, and never only 1."""
+    torch.manual_seed(0)
+    q = torch.zeros(1, 2, 64, 4)
+    ones = torch.ones(1, 2, 64, 4)
+    layout = documents([[64]], 64)
+    whole, _ = attention_per_document(SimpleNamespace(), q, q, ones, None, documents=layout)
+    dropped, _ = attention_per_document(SimpleNamespace(), q, q, ones, None, documents=layout, dropout=0.3)
+    torch.testing.assert_close(whole, torch.ones_like(whole))
+    assert abs(float(dropped.mean()) - 1) < 0.1 and float(dropped.std()) > 0.05
 
 
 def test_ordinary_attention_comes_and_goes() -> None:

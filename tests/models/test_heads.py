@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.e2e import tiny
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from genwright.base.errors import RecipeError
@@ -19,8 +20,6 @@ from genwright.models.load import load_model
 from genwright.objectives.classify import class_scores
 from genwright.objectives.contrast import embeddings
 from genwright.objectives.language import model_inputs
-
-from tests.e2e import tiny
 
 CLASSES = ("red", "green", "blue")
 LENGTHS = (5, 11, 2, 7)
@@ -57,7 +56,10 @@ def rows(seed: int = 0) -> list[list[int]]:
 
 
 def items(family: str, ids: list[list[int]]) -> list[Item]:
-    return [Item(one, len(one), [len(one) - 1 if family == "decoder" else 0], [number % 3], [0]) for number, one in enumerate(ids)]
+    return [
+        Item(one, len(one), [len(one) - 1 if family == "decoder" else 0], [number % 3], [0])
+        for number, one in enumerate(ids)
+    ]
 
 
 def one_batch(made: list[Item], *, packing: bool, pad_id: int = 0) -> Any:
@@ -67,7 +69,9 @@ def one_batch(made: list[Item], *, packing: bool, pad_id: int = 0) -> Any:
 
 def padded(ids: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, ids))
-    return torch.tensor([one + [0] * (width - len(one)) for one in ids]), torch.tensor([[1] * len(one) + [0] * (width - len(one)) for one in ids])
+    return torch.tensor([one + [0] * (width - len(one)) for one in ids]), torch.tensor(
+        [[1] * len(one) + [0] * (width - len(one)) for one in ids]
+    )
 
 
 @pytest.mark.parametrize("family", ["decoder", "encoder"])
@@ -118,7 +122,10 @@ def test_tag_scores_equal_transformers(family: str, folder: Any) -> None:
 def test_embeddings_packed_equal_embeddings_alone_and_the_mean_by_hand(family: str, folder: Any) -> None:
     ours = model_of(folder(family), "embedding")
     ids = rows()
-    pairs = [Item(ids[one] + ids[one + 1], (0, LENGTHS[one], LENGTHS[one + 1]), [], [], [], 2, {"pairs": 1.0}) for one in (0, 2)]
+    pairs = [
+        Item(ids[one] + ids[one + 1], (0, LENGTHS[one], LENGTHS[one + 1]), [], [], [], 2, {"pairs": 1.0})
+        for one in (0, 2)
+    ]
     plain = load_model(folder(family), dtype=torch.float32, attention="eager", head=Head("embedding"))
     means = [plain(input_ids=torch.tensor([one])).last_hidden_state[0].mean(0) for one in ids]
     wanted = {length: mean / mean.norm() for length, mean in zip(LENGTHS, means)}
@@ -138,7 +145,9 @@ def test_a_pooled_score_of_a_branch_is_that_of_prompt_and_answer_alone(folder: A
     found = scores_at(ours, model_inputs(batch), batch.columns["last_D"])
     for score, answer in zip(found, (ids[1], ids[3])):
         alone = one_batch(items("decoder", [ids[0] + answer]), packing=True)
-        torch.testing.assert_close(score, scores_at(ours, model_inputs(alone), alone.positions_N)[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            score, scores_at(ours, model_inputs(alone), alone.positions_N)[0], atol=1e-5, rtol=1e-5
+        )
 
 
 @torch.no_grad()
@@ -162,7 +171,9 @@ def test_a_fresh_head_is_named_float32_and_the_seeds(folder: Any) -> None:
         assert half.get_submodule(name).weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind, family", [("classes", "encoder-decoder"), ("value", "encoder"), ("tags", "encoder-decoder")])
+@pytest.mark.parametrize(
+    "kind, family", [("classes", "encoder-decoder"), ("value", "encoder"), ("tags", "encoder-decoder")]
+)
 def test_a_family_without_the_head_says_so(kind: str, family: str) -> None:
     with pytest.raises(RecipeError, match=f"An {family} has no {kind} head"):
         Head(kind).loader(family)

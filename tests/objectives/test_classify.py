@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.e2e import tiny
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from genwright.data.formats import Row
@@ -19,10 +20,11 @@ from genwright.models.families import Head
 from genwright.models.load import load_model
 from genwright.objectives.classify import Classification, TokenClassification
 
-from tests.e2e import tiny
-
 COLOURS = tuple(tiny.COLOURS)
-TEXTS = [Row("labelled", text=words[: 9 + 5 * number], label=COLOURS[number % 4]) for number, words in enumerate(tiny.texts()[:6])]
+TEXTS = [
+    Row("labelled", text=words[: 9 + 5 * number], label=COLOURS[number % 4])
+    for number, words in enumerate(tiny.texts()[:6])
+]
 TAGGED = [
     Row("tagged", words=tuple(words.split()[: 3 + number]), tags=tuple("colour" if word in COLOURS else "other" for word in words.split()[: 3 + number]))
     for number, words in enumerate(tiny.texts()[:5])
@@ -51,11 +53,15 @@ def padded(rows: list[Any], fill: int) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=fill)
 
 
-def check(objective: Any, feed: Any, ours: Any, expected: torch.Tensor, theirs: Any, *, capacity: int, packing: bool) -> None:
+def check(
+    objective: Any, feed: Any, ours: Any, expected: torch.Tensor, theirs: Any, *, capacity: int, packing: bool
+) -> None:
     """Value and every gradient, whether in one microbatch or several."""
     batches = feed.batches(range(len(feed)), seed=0, step=0, packing=packing, capacity=capacity)
     assert (len(batches) > 1) == (capacity < 100)
-    loss = sum(term.total / batch.counts[term.per] for batch in batches for term in objective(ours, batch).terms.values())
+    loss = sum(
+        term.total / batch.counts[term.per] for batch in batches for term in objective(ours, batch).terms.values()
+    )
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     loss.backward()
     expected.backward()
@@ -71,7 +77,9 @@ def test_classification_equals_transformers(folder: Any, family: str, packing: b
     feed = feed_of(TEXTS, Setting(Classification(), tiny.tokenizer(family), family, 64, COLOURS), 0)
     ids = [row.input_ids for row in feed.encoded]
     labels = torch.tensor([COLOURS.index(row.label) for row in TEXTS])
-    expected = theirs(input_ids=padded(ids, 0), attention_mask=padded([[1] * len(one) for one in ids], 0), labels=labels).loss
+    expected = theirs(
+        input_ids=padded(ids, 0), attention_mask=padded([[1] * len(one) for one in ids], 0), labels=labels
+    ).loss
     check(Classification(), feed, ours, expected, theirs, capacity=capacity, packing=packing)
 
 
@@ -86,10 +94,14 @@ def test_token_classification_equals_transformers(folder: Any, family: str, pack
     ids, labels = [], []
     for row in TAGGED:
         pieces = [own(word, add_special_tokens=False)["input_ids"] for word in row.words]
-        ids.append([*around[0], *sum(pieces, []), *around[1]])
+        ids.append([*around[0], *[token for piece in pieces for token in piece], *around[1]])
         of_words = [[known.index(tag), *[-100] * (len(piece) - 1)] for tag, piece in zip(row.tags, pieces)]
-        labels.append([*[-100] * len(around[0]), *sum(of_words, []), *[-100] * len(around[1])])
-    expected = theirs(input_ids=padded(ids, 0), attention_mask=padded([[1] * len(one) for one in ids], 0), labels=padded(labels, -100)).loss
+        labels.append(
+            [*[-100] * len(around[0]), *[label for word in of_words for label in word], *[-100] * len(around[1])]
+        )
+    expected = theirs(
+        input_ids=padded(ids, 0), attention_mask=padded([[1] * len(one) for one in ids], 0), labels=padded(labels, -100)
+    ).loss
     feed = feed_of(TAGGED, Setting(TokenClassification(), own, family, 64, known), 0)
     check(TokenClassification(), feed, ours, expected, theirs, capacity=capacity, packing=packing)
 

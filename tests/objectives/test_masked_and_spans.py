@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.e2e import tiny
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from genwright.data.formats import Row
@@ -15,8 +16,6 @@ from genwright.data.layouts import Feed, Setting, feed_of
 from genwright.models.attention import NAME
 from genwright.models.load import load_model
 from genwright.objectives.language import Instruction, Masked, SpanCorruption
-
-from tests.e2e import tiny
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,10 @@ def feed(objective: Any, family: str) -> Feed:
     texts = [*tiny.texts()[:4], "a", "red house", " ".join(tiny.texts()[:3])]
     rows = [Row("text", text=words) for words in texts]
     if isinstance(objective, Instruction):
-        rows = [Row("chat", messages=({"role": "user", "content": f"say {words}"}, {"role": "assistant", "content": words})) for words in texts]
+        rows = [
+            Row("chat", messages=({"role": "user", "content": f"say {words}"}, {"role": "assistant", "content": words}))
+            for words in texts
+        ]
     return feed_of(rows, Setting(objective, tiny.tokenizer(family), family, 64), 0)
 
 
@@ -75,7 +77,9 @@ def test_an_encoder_decoders_loss_and_gradients_equal_t5s(folder: Any, objective
     theirs = AutoModelForSeq2SeqLM.from_pretrained(folder("encoder-decoder")).eval()
     made = feed(objective, "encoder-decoder")
     shown = made.items(range(len(made)), seed=1, step=2)
-    pad = lambda rows, fill: torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=fill)
+    pad = lambda rows, fill: torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in rows], batch_first=True, padding_value=fill
+    )
     source_BS, labels_BT = pad([item.source_ids for item in shown], 0), pad([item.labels for item in shown], -100)
     mask_BS = pad([[1] * len(item.source_ids) for item in shown], 0)
     expected = theirs(input_ids=source_BS, attention_mask=mask_BS, labels=labels_BT).loss

@@ -94,9 +94,7 @@ def test_a_cache_grows_with_rows_and_length_as_the_closed_form_says() -> None:
 
 
 def test_a_training_plan_has_every_quantity_and_a_range_around_it(tmp_path: Path) -> None:
-    estimate = plan_training(
-        recipe(), CONFIG, FEED, ASKING, Machine(tmp_path, 50.0, 2.0), weights_bytes=10**6
-    )
+    estimate = plan_training(recipe(), CONFIG, FEED, ASKING, Machine(tmp_path, 50.0, 2.0), weights_bytes=10**6)
     assert set(estimate.quantities) == set(QUANTITIES) and not estimate.unknown
     for name, quantity in estimate.quantities.items():
         assert 0 < quantity.low <= quantity.value <= quantity.high, name

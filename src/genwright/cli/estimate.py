@@ -24,7 +24,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens of a row (default: 1024)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows of a step (default: 8)")
     parser.add_argument("--steps", type=int, default=100, metavar="N", help="optimiser steps (default: 100)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="numbers to compute in")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="numbers to compute in"
+    )
     parser.add_argument("--watts", type=float, help="power under load, for the energy")
     parser.add_argument("--usd-per-hour", type=float, metavar="USD", help="price of the machine, for the money")
 

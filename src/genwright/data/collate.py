@@ -17,7 +17,6 @@ from genwright.data.pack import pack
 from genwright.data.templates import Encoded
 from genwright.models.attention import Document, places_of, tokens_of
 
-
 ROUND_ROWS = 32
 """An encoder-decoder's rows are as wide as a multiple of this: a CPU compiles its products once per shape and keeps them."""
 

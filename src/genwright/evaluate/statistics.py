@@ -28,7 +28,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """after - before on the same rows. `better` only where the interval lies above 0 and p < 0.05."""
+    """after - before on the same rows. `better` only where the interval lies on the good side of 0 and p < 0.05."""
 
     difference: float
     low: float
@@ -62,7 +62,9 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / (n + Z95**2)), min(1.0, (centre + spread) / (n + Z95**2))
 
 
-def paired(before: Scores, after: Scores, *, groups: Sequence[str] | None = None, seed: int = 0) -> Paired:
+def paired(
+    before: Scores, after: Scores, *, groups: Sequence[str] | None = None, seed: int = 0, higher_is_better: bool = True
+) -> Paired:  # fmt: skip
     """Compare two solutions on the same rows: exact McNemar for 0/100 scores of independent rows, else sign flips by group.
 
     McNemar 1947, two-sided binomial over the rows that changed: 1 against 8 gives p = 0.0390625. Sign flips: the share
@@ -82,7 +84,8 @@ def paired(before: Scores, after: Scores, *, groups: Sequence[str] | None = None
     else:
         p_value, test = _sign_flips(sums, seed), "sign-flip"
     mean = float(differences.mean())
-    return Paired(mean, min(low, mean), max(high, mean), p_value, test, len(one), low > 0 and p_value < 0.05)
+    clear = (low > 0 if higher_is_better else high < 0) and p_value < 0.05
+    return Paired(mean, min(low, mean), max(high, mean), p_value, test, len(one), clear)
 
 
 def mcnemar(worse: int, better: int) -> float:

@@ -212,11 +212,9 @@ def attention_per_document(
     """softmax(q k^T scale) v within each document, causal where the module is. Returns [B, T, H, D].
 
     Where there are more keys than queries, the first are a prefix that `documents` already counts (`Documents.behind`).
-    Errors: ValueError for attention dropout, which the plain products leave out, and for branches that would see ahead.
+    Errors: ValueError for branches that would see ahead.
     """
     causal = getattr(module, "is_causal", True)
-    if dropout:
-        raise ValueError("attention dropout is not supported here: set attention_dropout to 0 in the model's config")
     if not causal and documents.branches:
         raise ValueError("documents that share tokens need causal attention: the shared tokens would see every branch")
     prefix = key_BKTD.shape[2] - query_BHTD.shape[2]
@@ -227,7 +225,7 @@ def attention_per_document(
     for group in documents.groups:
         q, k, v = (_Gather.apply(tensor, group) for tensor in tokens)
         mask = _mask(group, causal, sliding_window)
-        outputs.append(_attend(q, k, v, mask, scale, softcap).flatten(0, 1))
+        outputs.append(_attend(q, k, v, mask, scale, softcap, dropout).flatten(0, 1))
     slots = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
     output = _Scatter.apply(slots, documents)
     return output.view(query_BHTD.shape[0], query_BHTD.shape[2], *output.shape[1:])[:, prefix:], None
@@ -247,12 +245,14 @@ def _mask(group: Group, causal: bool, window: int | None) -> Tensor | None:
     return mask
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None, dropout: float
+) -> Tensor:
     """Attend with q [G, L, H, D], k and v [G, L, K, D]; returns [G, L, H, D]. Heads that share a key are folded together."""
     if softcap is None and (q.device.type != "cpu" or q.shape[1] > LONGEST_BY_MATMUL):
         mixed = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale, enable_gqa=True
-        )
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=True
+        )  # fmt: skip
         return mixed.transpose(1, 2)
     num, length, num_heads, width = q.shape
     shared = num_heads // k.shape[2]
@@ -267,6 +267,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, 
     scores = scores.view(num, num_heads, length, length)
     scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
     weights = scores.softmax(-1).view(num, k.shape[2], shared * length, length)
+    weights = F.dropout(weights, dropout) if dropout else weights
     mixed = weights @ v.transpose(1, 2)
     return (
         mixed.view(num, k.shape[2], shared, length, width).permute(0, 3, 1, 2, 4).reshape(num, length, num_heads, width)

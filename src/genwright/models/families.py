@@ -69,7 +69,7 @@ class Head:
         """After loading: name the fresh modules, read classes at given positions, add a value head where wanted."""
         model.genwright_heads = tuple(name for name, _ in model.named_children() if name in FRESH.get(self.kind, ()))
         for name in model.genwright_heads:
-            model.get_submodule(name).float()
+            model.get_submodule(name).float().register_forward_pre_hook(_in_its_own_type)
         if self.kind in ("classes", "score") and isinstance(getattr(model, "score", None), nn.Linear):
             model.forward = _PooledByPosition(model)
         if self.kind == "value":
@@ -77,6 +77,11 @@ class Head:
             nn.init.zeros_(model.value_head.weight)
             nn.init.zeros_(model.value_head.bias)
         return model
+
+
+def _in_its_own_type(head: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A fresh head is float32; the body may compute in less."""
+    return (arguments[0].to(next(head.parameters()).dtype), *arguments[1:])
 
 
 READ_BY_A_BODY = ("input_ids", "inputs_embeds", "position_ids", "documents", "attention_mask")

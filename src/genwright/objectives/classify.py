@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from genwright.models.attention import documents
 from genwright.models.families import family_of, scores_at, tags_at
-from genwright.objectives.language import ROUND_TOKENS, model_inputs
+from genwright.objectives.language import model_inputs
 from genwright.objectives.loss import Loss, Term, number
 
 
