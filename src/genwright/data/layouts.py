@@ -34,6 +34,8 @@ class Setting:
     family: str
     max_tokens: int
     labels: tuple[str, ...] = ()
+    start_id: int | None = None
+    """What an encoder-decoder's decoder begins with; none stated: the padding token, as T5 has it."""
 
 
 class Layout(Protocol):
@@ -169,24 +171,23 @@ class Answers(Plain):
 
     def _source_and_target(self, row: Row) -> Encoded:
         messages, tokenizer = row.conversation, self.setting.tokenizer
-        source = tokenizer(source_text(messages[:-1]), truncation=True, max_length=self.setting.max_tokens)["input_ids"]
-        target = tokenizer(
-            text_target=str(messages[-1]["content"]), truncation=True, max_length=self.setting.max_tokens
-        )["input_ids"]
-        return Encoded(list(target), [True] * len(target), 0, row.key, source_ids=list(source))
+        whole = (
+            tokenizer(source_text(messages[:-1]))["input_ids"],
+            tokenizer(text_target=str(messages[-1]["content"]))["input_ids"],
+        )
+        source, target = (list(side[: self.setting.max_tokens]) for side in whole)
+        cut = sum(map(len, whole)) - len(source) - len(target)
+        return Encoded(target, [True] * len(target), cut, row.key, source_ids=source)
 
     def item(self, row: Encoded, chance: np.random.Generator) -> Item:
         """Of an encoder-decoder the target is shifted right behind the start token."""
-        return (
-            next_tokens(row)
-            if not row.source_ids
-            else shifted_right(row.source_ids, row.input_ids, self.setting.tokenizer)
-        )
+        return next_tokens(row) if not row.source_ids else shifted_right(row.source_ids, row.input_ids, self.setting)
 
 
-def shifted_right(source_ids: Sequence[int], target_ids: Sequence[int], tokenizer: Any) -> Item:
-    """An encoder-decoder's row: the decoder reads start, y_1 ... y_{n-1} and predicts y_1 ... y_n. The start is T5's: pad."""
-    inputs = [tokenizer.pad_token_id, *target_ids[:-1]]
+def shifted_right(source_ids: Sequence[int], target_ids: Sequence[int], setting: Setting) -> Item:
+    """An encoder-decoder's row: the decoder reads start, y_1 ... y_{n-1} and predicts y_1 ... y_n."""
+    start = setting.tokenizer.pad_token_id if setting.start_id is None else setting.start_id
+    inputs = [start, *target_ids[:-1]]
     return Item(inputs, len(inputs), range(len(inputs)), target_ids, [0] * len(inputs), source_ids=source_ids)
 
 
@@ -315,7 +316,7 @@ class Spans:
             source += [*row.input_ids[after:start], mark]
             target += [mark, *row.input_ids[start:stop]]
             after = stop
-        return shifted_right([*source, *row.input_ids[after:], *end], target + end, self.setting.tokenizer)
+        return shifted_right([*source, *row.input_ids[after:], *end], target + end, self.setting)
 
 
 def sentinels(tokenizer: Any) -> list[int]:

@@ -40,6 +40,13 @@ class Reward:
                 f"The reward function {self.identity.split('@')[0]} failed.", found=f"{type(error).__name__}: {error}",
                 wanted="a number for every answer", do=f"correct it; it was given prompt={prompt[-80:]!r}, answer={answer[:80]!r}",
             ) from error  # fmt: skip
+        if math.isinf(worth):
+            raise RecipeError(
+                f"The reward function {self.identity.split('@')[0]} says {worth} of an answer.",
+                wanted="a finite number, or NaN for no verdict",
+                found=f"answer={answer[:80]!r}",
+                do="bound the reward: it is compared with those of other answers",
+            )
         return worth
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from genwright.base.errors import RecipeError
 from genwright.data.layouts import Feed
 from genwright.engine.build import Built
@@ -14,7 +16,6 @@ from genwright.engine.recipe import Recipe
 from genwright.engine.rollouts import Rounds, Worth
 from genwright.models.attention import NAME
 from genwright.models.load import load_model
-from genwright.precision.policy import resolve
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def rounds_of(answering: Answerer | None, recipe: Recipe, model: Path, feed: Fee
         return None
     frozen = None
     if "reference_N" in recipe.objective.columns and not hasattr(built.model, "disable_adapter"):
-        frozen = load_model(model, dtype=resolve(recipe.precision, feed.device).compute, attention=NAME).to(feed.device)
+        # In the masters' type and under the same autocast: the first KL is then exactly 0.
+        frozen = load_model(model, dtype=torch.float32, attention=NAME).to(feed.device)
     return Rounds(built, recipe, feed, answering.tokenizer, answering.worth, frozen)
 
 

@@ -163,7 +163,8 @@ class Workshop:
         name = self.spec.adapt.objective or objective_name(self.spec, self.family)
         objective = OBJECTIVES[name](**self.spec.methods.get(name, {}))
         self._refuse_other_rows(name, objective)
-        return Setting(objective, self.tokenizer, self.family, self.max_tokens, self.labels(objective.head))
+        start = getattr(self.config, "decoder_start_token_id", None)
+        return Setting(objective, self.tokenizer, self.family, self.max_tokens, self.labels(objective.head), start)
 
     def _refuse_other_rows(self, name: str, objective: Any) -> None:
         kinds = {row.kind for row in self.rows("train")}
@@ -220,7 +221,7 @@ class Workshop:
             return no_second_model()
         source = locate(self.spec.adapt.teacher, offline=self.spec.select.offline, base=self.spec.base)
         folder = fetch(source, cache_folder(), offline=self.spec.select.offline, say=self._note)
-        return load_model(folder, dtype=resolve(self.spec.adapt.precision).compute, attention=NAME)
+        return load_model(folder, dtype=resolve(self.spec.adapt.precision, devices_here()[0]).compute, attention=NAME)
 
     def trains(self, rung: str) -> bool:
         """Whether a rung trains weights."""
