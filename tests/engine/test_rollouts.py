@@ -216,6 +216,30 @@ def test_a_toy_reward_rises_with_grpo(folder: Path) -> None:
     assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.2
 
 
+def test_a_toy_reward_rises_with_ppo_and_its_kl_obeys_its_price(folder: Path) -> None:
+    """Free to move, nearly every token ends in the lower half; at a price the policy stays nearer to where it began."""
+    ends, departures = {}, {}
+    for price in (0.0, 1.0):
+        objective = PPO(kl_weight=price)
+        recipe = recipe_of(
+            objective,
+            Full(),
+            steps=18,
+            updates=1,
+            batch_size=32,
+            learning_rate=1e-2,
+            max_new_tokens=8,
+            pack_tokens=2000,
+        )
+        built, rounds = begin(recipe, folder, lambda row, answer: sum(token < 192 for token in answer) / len(answer))
+        rewards = [done.reward for done in train(built, recipe, prompts(objective), rounds=rounds)]
+        ends[price] = sum(rewards[-3:]) / 3 - sum(rewards[:3]) / 3
+        said = [batch.columns for batch in rounds.batches]
+        departures[price] = float(torch.cat([one["old_N"] - one["reference_N"] for one in said]).mean())
+    assert ends[0.0] > 0.25
+    assert departures[1.0] < 0.5 * departures[0.0]
+
+
 def test_a_large_seed_samples(folder: Path) -> None:
     _, rounds = begin(recipe_of(GRPO(), seed=20_261_121_000), folder)
     rounds.microbatches(0)
