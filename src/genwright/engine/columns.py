@@ -20,8 +20,9 @@ from genwright.base.errors import RecipeError
 from genwright.data.collate import Batch, collate_items
 from genwright.data.layouts import Feed
 from genwright.engine.build import Built
+from genwright.engine.hidden import COLUMN, keeps_hidden
 from genwright.engine.recipe import Recipe
-from genwright.models.families import logits_at
+from genwright.models.families import head_inputs_at, logits_at
 from genwright.objectives.language import label_log_probabilities, model_inputs
 from genwright.objectives.loss import per_document
 from genwright.objectives.unlearn import forget_at, generic_logits, hidden_at
@@ -40,6 +41,8 @@ def with_columns(recipe: Recipe, built: Built, feed: Feed, load_second: LoadSeco
     Errors: RecipeError for a column nobody makes.
     """
     wanted = [name for name in recipe.objective.columns if name not in ROLLED_OUT]
+    # A sharded head is whole only inside the model's own forward.
+    wanted += [COLUMN] if built.team.ranks == 1 and keeps_hidden(recipe, built.model.config, feed) else []
     if recipe.objective.layout == "prompts" or not wanted:
         return feed
     encoded = list(feed.encoded)
@@ -123,6 +126,12 @@ def _activations(recipe: Recipe, built: Built, load_second: LoadSecond) -> tuple
     return built.model, lambda model, batch: {"activations_NH": hidden_at(model, batch, recipe.objective.layer).float()}
 
 
+def _hidden(recipe: Recipe, built: Built, load_second: LoadSecond) -> tuple[Any, Say]:
+    return built.model, lambda model, batch: {
+        COLUMN: head_inputs_at(model, model_inputs(batch), batch.positions_N).float()
+    }
+
+
 def _generic(recipe: Recipe, built: Built, load_second: LoadSecond) -> tuple[Any, Say]:
     """The reinforced model knows the text better; what it likes more than the base does is pushed down."""
     reinforced = _same_vocabulary(load_second(), built)
@@ -155,14 +164,16 @@ MAKERS: dict[tuple[str, ...], Callable[[Recipe, Built, LoadSecond], tuple[Any, S
     ("teacher_ids_NK", "teacher_log_probs_NK"): _teacher,
     ("activations_NH",): _activations,
     ("generic_ids_N",): _generic,
+    (COLUMN,): _hidden,
 }
 """Who makes which columns. The planner makes them of zeros: their shapes are the labels'."""
 
 
-def blank_columns(recipe: Recipe, feed: Feed, hidden_size: int) -> Feed:
+def blank_columns(recipe: Recipe, feed: Feed, config: Any, *, ranks: int = 1) -> Feed:
     """The feed with columns of the right shapes that say nothing: what the planner lays out."""
-    wanted = set(recipe.objective.columns)
-    rows = [replace(row, columns={**row.columns, **_blank(wanted, item, hidden_size)}) for row, item in _laid_out(feed)]
+    wanted = {*recipe.objective.columns, *([COLUMN] if ranks == 1 and keeps_hidden(recipe, config, feed) else [])}
+    size = config.get_text_config().hidden_size
+    rows = [replace(row, columns={**row.columns, **_blank(wanted, item, size)}) for row, item in _laid_out(feed)]
     return replace(feed, encoded=rows) if wanted else feed
 
 
@@ -175,6 +186,7 @@ def _blank(wanted: set[str], item: Any, hidden_size: int) -> dict[str, Tensor]:
     shapes = {
         "reference_D": torch.zeros(item.num_sequences), "reference_N": torch.zeros(num_labels),
         "teacher_ids_NK": torch.zeros(num_labels, TOP_K, dtype=torch.int64), "teacher_log_probs_NK": torch.zeros(num_labels, TOP_K),
-        "activations_NH": torch.zeros(num_labels, hidden_size), "generic_ids_N": torch.tensor(item.labels, dtype=torch.int64),
+        "activations_NH": torch.zeros(num_labels, hidden_size), COLUMN: torch.zeros(num_labels, hidden_size),
+        "generic_ids_N": torch.tensor(item.labels, dtype=torch.int64),
     }  # fmt: skip
     return {name: shapes[name] for name in wanted & set(shapes)}

@@ -260,7 +260,7 @@ class Workshop:
         return (
             blank_round(recipe, feed)
             if recipe.rollouts
-            else blank_columns(recipe, feed, self.config.get_text_config().hidden_size)
+            else blank_columns(recipe, feed, self.config, ranks=self.spec.hardware.count)
         )
 
     @property

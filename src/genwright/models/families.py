@@ -171,14 +171,24 @@ def tags_at(model: Any, inputs: dict[str, Any], positions_N: Tensor) -> Tensor:
 
 def logits_and_values_at(model: Any, inputs: dict[str, Any], positions_N: Tensor) -> tuple[Tensor, Tensor]:
     """Logits [N, V] and values [N] in one pass: the value head reads what the output head reads."""
+    logits_NV, hidden_NH = _logits_and_hidden(model, inputs, positions_N)
+    value_head = next(module for name, module in model.named_modules() if name.rpartition(".")[2] == "value_head")
+    return logits_NV, value_head(hidden_NH.float()).squeeze(-1)
+
+
+def head_inputs_at(model: Any, inputs: dict[str, Any], positions_N: Tensor) -> Tensor:
+    """What the output head reads at flat positions: [N, H]."""
+    return _logits_and_hidden(model, inputs, positions_N)[1]
+
+
+def _logits_and_hidden(model: Any, inputs: dict[str, Any], positions_N: Tensor) -> tuple[Tensor, Tensor]:
     seen: list[Tensor] = []
     handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     try:
         logits_NV = logits_at(model, inputs, positions_N)
     finally:
         handle.remove()
-    value_head = next(module for name, module in model.named_modules() if name.rpartition(".")[2] == "value_head")
-    return logits_NV, value_head(seen[-1].flatten(0, -2).float()).squeeze(-1)
+    return logits_NV, seen[-1].flatten(0, -2)
 
 
 def hidden_of(model: Any, inputs: dict[str, Any]) -> Tensor:

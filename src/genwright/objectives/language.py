@@ -62,7 +62,11 @@ def next_token_loss(model: Any, batch: Any) -> Loss:
     """-sum over labels of log p(label | what its position sees), in nats, summed in float32."""
     num_labels = batch.labels_N.numel()
     padding = -num_labels % ROUND_LABELS
-    logits_NV = logits_at(model, model_inputs(batch), F.pad(batch.positions_N, (0, padding)))
+    hidden_NH = batch.columns.get("hidden_NH")
+    if hidden_NH is None:
+        logits_NV = logits_at(model, model_inputs(batch), F.pad(batch.positions_N, (0, padding)))
+    else:  # kept, since only the head is trained (`engine.hidden`)
+        logits_NV = model.get_output_embeddings()(F.pad(hidden_NH, (0, 0, 0, padding)))
     labels_N = F.pad(batch.labels_N, (0, padding), value=IGNORED)
     total = F.cross_entropy(logits_NV.float(), labels_N, reduction="sum", ignore_index=IGNORED)
     return Loss({"tokens": Term(total, number(num_labels, total))})
