@@ -51,7 +51,9 @@ def text_of(message: Message) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    return "\n".join(str(part["text"]) for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return "\n".join(
+        str(part["text"]) for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
+    )
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ class Engine(Protocol):
         ...
 
 
-class EngineDown(Exception):  # noqa: N818
+class EngineDown(Exception):
     """The engine is not there now; the request may be tried again. `retry_after` in seconds."""
 
     def __init__(self, text: str, retry_after: float = 1.0) -> None:
@@ -259,7 +261,7 @@ class EngineDown(Exception):  # noqa: N818
         self.retry_after = retry_after
 
 
-class EngineRefused(Exception):  # noqa: N818
+class EngineRefused(Exception):
     """The engine looked at the request and said no; `status` is HTTP's and 4xx is the client's own fault."""
 
     def __init__(self, text: str, status: int = 400) -> None:
