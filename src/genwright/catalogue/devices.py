@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
+from typing import Any
 
-from genwright.catalogue.tables import pick, read_table
+from genwright.catalogue.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,23 @@ class Device:
     """Price of one device for an hour; stands only with its source."""
     price_source: str = ""
     """Who asks that price, and when."""
+    prices: tuple[dict[str, Any], ...] = ()
+    """Several vendors' `usd_per_hour`, each with its `source`, where they are known: the spread is wider than any model's error."""
+    multiprocessors: int | None = None
+    """Streaming multiprocessors or compute units: a product is cut into tiles that they take in waves."""
+    cache_mb: float | None = None
+    """The largest cache on the device, 10^6 bytes."""
+    idle_watts: float | None = None
+    """Drawn while nothing runs; None: a share of `watts`."""
+    node_devices: int = 1
+    """Devices in the usual machine, behind one network."""
+
+    @property
+    def price_range(self) -> tuple[float, float] | None:
+        """(lowest, highest) USD an hour among the vendors we know; None without a price."""
+        known = [float(one["usd_per_hour"]) for one in self.prices]
+        known += [self.usd_per_hour] if self.usd_per_hour is not None else []
+        return (min(known), max(known)) if known else None
 
 
 @cache
@@ -69,11 +87,7 @@ def devices() -> Mapping[str, Device]:
 
 
 def device(name: str) -> Device:
-    """The device of a name, an alias or the part's own name, in any case. Errors: UnknownName with the nearest name."""
-    return pick("device", _names().get(name.casefold(), name), devices())
+    """The device of a name as people and papers write it: see `catalogue.device_names`. Errors: UnknownName with the nearest."""
+    from genwright.catalogue.device_names import place
 
-
-@cache
-def _names() -> dict[str, str]:
-    """Alias, title or name in lower case -> name."""
-    return {word.casefold(): name for name, one in devices().items() for word in (name, one.title, *one.aliases)}
+    return place(name).device
