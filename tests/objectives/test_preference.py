@@ -256,3 +256,29 @@ def test_it_runs_on_fake_tensors(objective: Any, items: Any) -> None:
 def test_a_constant_out_of_range_is_refused(make: Any, text: str) -> None:
     with pytest.raises(RecipeError, match=text):
         make()
+
+
+def test_a_branching_pair_is_two_plain_rows_in_loss_and_gradient() -> None:
+    """The prompt once, or once an answer with attention that knows no branches: DPO's loss and every gradient are the same."""
+    ready = small.model()
+    branching = small.one_batch(PAIRS)
+    loss, found = small.value(DPO(beta=0.3), ready, branching), small.gradients(DPO(beta=0.3), ready, [branching])
+    plain = small.model(attention="eager")
+    plain.load_state_dict(ready.state_dict())
+    margins = []
+    for one in PAIRS:
+        prompt, chosen, rejected = one.document
+        rows = [
+            torch.tensor([[*one.input_ids[:prompt], *one.input_ids[start : start + length]]])
+            for start, length in ((prompt, chosen), (prompt + chosen, rejected))
+        ]
+        said = [
+            plain(input_ids=row).logits[0].log_softmax(-1)[prompt - 1 : -1].gather(1, row[0, prompt:, None]).sum()
+            for row in rows
+        ]
+        margins.append((said[0] - -9.0) - (said[1] - -20.0))
+    by_hand = -F.logsigmoid(0.3 * torch.stack(margins)).mean()
+    by_hand.backward()
+    assert loss == pytest.approx(by_hand.item(), rel=1e-5)
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=2e-5, rtol=1e-4)

@@ -1,0 +1,68 @@
+"""What a second model says of rows: made once, of each row alone, the same however rows are cut into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from genwright.adapters.full import Full
+from genwright.base.errors import RecipeError
+from genwright.data.layouts import Feed
+from genwright.engine.columns import TOP_K, blank_columns, with_columns
+from genwright.objectives.distill import Distill
+
+from .conftest import SIZES
+
+
+def teacher(vocabulary: int = 50) -> Any:
+    torch.manual_seed(11)
+    return AutoModelForCausalLM.from_config(LlamaConfig(**{**SIZES, "vocab_size": vocabulary})).eval()
+
+
+@torch.no_grad()
+def said_alone(model: Any, row: Any, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log-probabilities at labels [N, V], labels): a plain forward over the row."""
+    logits_TV = model(input_ids=torch.tensor([row.input_ids])).logits[0].float()
+    places = [place for place in range(1, row.num_tokens) if row.learned[place]]
+    return torch.log_softmax(logits_TV[[place - 1 for place in places]] / temperature, -1), torch.tensor(places)
+
+
+@pytest.mark.parametrize("pack_tokens", [40, 1000])
+def test_a_teachers_columns_are_its_own_softmax(
+    pack_tokens: int, recipe: Callable, built: Callable, feed: Feed
+) -> None:
+    one = recipe(objective=Distill(temperature=2.0), adapter=Full(), pack_tokens=pack_tokens)
+    second = teacher()
+    stored = with_columns(one, built(one), feed, lambda: second)
+    for row in stored.encoded:
+        log_probs_NV, places = said_alone(second, row, 2.0)
+        kept = min(TOP_K, log_probs_NV.shape[1])
+        found = row.columns["teacher_log_probs_NK"]
+        assert found.shape == (len(places), kept)
+        torch.testing.assert_close(found, log_probs_NV.topk(kept).values, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(log_probs_NV.gather(1, row.columns["teacher_ids_NK"]), found, atol=2e-5, rtol=1e-4)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(recipe: Callable, built: Callable, feed: Feed) -> None:
+    one = recipe(objective=Distill(), adapter=Full())
+    with pytest.raises(RecipeError, match="another vocabulary"):
+        with_columns(one, built(one), feed, lambda: teacher(60))
+
+
+def test_rows_are_not_changed_where_nothing_is_asked(recipe: Callable, built: Callable, feed: Feed) -> None:
+    one = recipe()
+    assert with_columns(one, built(one), feed, teacher) is feed
+
+
+def test_the_planners_columns_have_the_shapes_of_the_real_ones(recipe: Callable, built: Callable, feed: Feed) -> None:
+    one = recipe(objective=Distill(), adapter=Full())
+    ready = built(one)
+    real, planned = with_columns(one, ready, feed, teacher), blank_columns(one, feed, ready.model.config)
+    for there, here in zip(real.encoded, planned.encoded):
+        assert there.columns.keys() == here.columns.keys()
+        for name, column in there.columns.items():
+            assert column.shape[0] == here.columns[name].shape[0] and column.dtype == here.columns[name].dtype
