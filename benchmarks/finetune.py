@@ -56,8 +56,8 @@ PEERS = {
     # Other trainers; peers/README.md says what each is given. Recompute is LLaMA-Factory's default.
     "litgpt": Peer("litgpt", {}, ALL_PRECISIONS),
     "torchtune": Peer("torchtune", {}, ("bf16-weights", "fp32")),
-    "llamafactory": Peer("llamafactory", {"gradient_checkpointing": True}, ALL_PRECISIONS),
-    "llamafactory-tuned": Peer("llamafactory", {"gradient_checkpointing": False}, ALL_PRECISIONS),
+    "llamafactory": Peer("llamafactory", {"gradient_checkpointing": True}, ("bf16-autocast", "fp32")),
+    "llamafactory-tuned": Peer("llamafactory", {"gradient_checkpointing": False}, ("bf16-autocast", "fp32")),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -112,6 +113,7 @@ def test_a_pair_is_right_where_the_chosen_answer_scores_more() -> None:
         )
         for n, colour in enumerate(tiny.COLOURS * 2)
     ]
+    rows[::2] = [replace(row, chosen=row.rejected, rejected=row.chosen) for row in rows[::2]]
     feed = feed_of(rows, where, 0)
     body, expected = plain(model).model, []
     for number in range(len(rows)):
