@@ -104,8 +104,8 @@ def layout_of(setting: Setting) -> Layout:
     made = LAYOUTS[setting.objective.layout]
     if setting.family not in made.families:
         raise RecipeError(
-            f"The objective {type(setting.objective).__name__} is not for an {setting.family}.",
-            wanted=f"a model that is {' or '.join(made.families)}", found=setting.family,
+            f"The objective {type(setting.objective).__name__} cannot be learned by this model.",
+            wanted=f"a model of family {' or '.join(made.families)}", found=setting.family,
             do="choose another adapt.objective, or another model",
         )  # fmt: skip
     layout: Layout = made(setting)
