@@ -1,0 +1,186 @@
+"""What each framework's training step does where it differs from ours: one row a framework, each with its source.
+
+A row names the documented defaults. A Setup's own fields win; `options` of a Setup replaces fields of the row. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from genwright.base.registry import unknown_name
+from genwright.plan.setup import Setup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How a framework takes a step."""
+
+    source: str
+    """Where that can be read: repository: file, or documentation."""
+    precision: str = "bf16"
+    """Where a setup names none."""
+    masters: str = "model"
+    """Where the float32 weights are under bf16 and fp16: "model" (autocast casts them for use), "optimizer" (a copy beside
+    16-bit weights), "none" (trained weights keep their 16 bits)."""
+    frozen: str = "compute"
+    """What a frozen base is kept in: "compute" or "fp32"."""
+    adapter_dtype: str = "compute"
+    """What adapters are kept in: "compute" or "fp32"."""
+    gradient_buffer: str = ""
+    """"fp32" or "compute": gradients are gathered in a buffer of this type for the whole run; empty: the weights' own, freed each step."""
+    optimizer: str = "adamw-foreach"
+    """Where a setup names none."""
+    attention: str = "sdpa"
+    """Where a setup names none."""
+    expand_keys: bool = False
+    """Keys and values of grouped heads are repeated before attention."""
+    fused_qkv: bool = False
+    """One product makes queries, keys and values; what is kept of one keeps all."""
+    mask: bool = False
+    """Padding is masked, so a [B, 1, T, T] mask stands beside the scores."""
+    recompute: str = "none"
+    """Where a setup names none."""
+    recompute_sharded: str = ""
+    """The same where weights are split; empty: as `recompute`."""
+    logits: str = "fp32"
+    """"fp32": all in the compute type, then copied to float32; "fp32-shift": and once more without the last; "compute": all in
+    the compute type; "chunked": a piece at a time, all kept; "fused": a piece at a time, none kept; "learned": only of
+    positions with a label."""
+    norm: str = "eager"
+    """"eager": several operations in float32; "fused": one kernel that keeps its input."""
+    gelu: str = "fused"
+    """"fused" or "eager": the tanh approximation in one kernel or in eight operations."""
+    rank: int = 16
+    """Of a low-rank adapter, where a setup names none."""
+    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+    """Of a low-rank adapter, likewise."""
+    dropout: float = 0.0
+    """Of an adapter's input: above zero its mask and its product are kept."""
+    ties: bool = True
+    """Whether tied weights stay tied."""
+    buckets: bool = True
+    """Replicated training holds gradients once more in its messages' buckets."""
+    unit: str = "layer"
+    """What sharding gathers at once: "layer", "parameter" (ZeRO with prefetch) or "all"."""
+    prefetch_bytes: float = 0.0
+    """Beyond the unit in use, where `unit` is "parameter"."""
+    flat: bool = False
+    """Gradients of a unit are one flat tensor (FSDP1, DeepSpeed)."""
+    reduce_dtype: str = "compute"
+    """Gradients are summed in "compute" or "fp32"."""
+    keeps_gathered_gradients: bool = False
+    """Whole gradients stay through accumulation (`no_sync`)."""
+    sequence_parallel: bool = False
+    """Under tensor parallelism, norms and residuals are split over tokens too."""
+    expandable_segments: bool = False
+    """Sets PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True."""
+    packing: bool = False
+    """Rows are packed unless said otherwise."""
+    extra_communication: float = 0.0
+    """Bytes of buffers of its own: DeepSpeed's and Megatron's buckets."""
+
+
+_HF = dict(masters="model", logits="fp32-shift", gelu="eager", attention="sdpa", mask=True, frozen="fp32", adapter_dtype="fp32")
+FRAMEWORKS: dict[str, Profile] = {
+    "genwright": Profile(
+        source="genwright: engine/build.py, engine/optim.py, precision/policy.py", optimizer="adamw-fused", logits="learned", gelu="eager",
+        adapter_dtype="fp32", buckets=False, packing=True, norm="eager",
+    ),
+    "litgpt": Profile(
+        source="Lightning-AI/litgpt: finetune/lora.py, finetune/full.py, lora.py, model.py, config_hub/", precision="bf16-true", masters="none",
+        logits="chunked", fused_qkv=True, expand_keys=True, rank=8, targets=("q", "v"), dropout=0.05, ties=False,
+        recompute_sharded="full", flat=True, keeps_gathered_gradients=True,
+    ),
+    "torchtune": Profile(
+        source="pytorch/torchtune: recipes/full_finetune_single_device.py, recipes/lora_finetune_single_device.py, recipes/configs", precision="bf16-true",
+        masters="none", logits="chunked", norm="fused", rank=8, targets=("q", "v", "o"), optimizer="adamw-fused", recompute="full", packing=False,
+        expandable_segments=True, buckets=False,
+    ),
+    "transformers": Profile(source="huggingface/transformers: trainer.py, training_args.py (optim adamw_torch, autocast)", **_HF),  # type: ignore[arg-type]
+    "trl": Profile(
+        source="huggingface/trl: trainer/sft_trainer.py, trainer/sft_config.py", **{**_HF, "logits": "fp32", "recompute": "full", "frozen": "fp32"}
+    ),  # type: ignore[arg-type]
+    "peft": Profile(
+        source="huggingface/peft: examples, prepare_model_for_kbit_training", **{**_HF, "frozen": "compute", "recompute": "full"}, rank=8, targets=("q", "v")
+    ),  # type: ignore[arg-type]
+    "qwen-finetune": Profile(
+        source="QwenLM/Qwen: finetune.py, finetune/*.sh, modeling_qwen.py", masters="model", frozen="compute", adapter_dtype="fp32",
+        logits="fp32-shift", attention="flash", recompute="full", fused_qkv=True, rank=64, dropout=0.05,
+        targets=("q", "k", "v", "o", "gate", "up", "down"),
+    ),
+    "axolotl": Profile(
+        source="axolotl-ai-cloud/axolotl: docs/config-reference, examples/", **{**_HF, "attention": "flash", "recompute": "full", "frozen": "compute", "mask": False}, rank=32, dropout=0.05, optimizer="adamw-fused",
+        packing=True,
+    ),  # type: ignore[arg-type]
+    "llamafactory": Profile(
+        source="hiyouga/LLaMA-Factory: src/llamafactory/hparams, model/patcher.py", **{**_HF, "recompute": "full", "frozen": "compute"}, rank=8
+    ),  # type: ignore[arg-type]
+    "unsloth": Profile(
+        source="unslothai/unsloth: unsloth/models/llama.py, unsloth_zoo", masters="model", frozen="compute", adapter_dtype="fp32", logits="fused",
+        norm="fused", recompute="full", optimizer="adamw-8bit", attention="flash",
+    ),
+    "internevo": Profile(
+        source="InternLM/InternEvo: configs/7B_sft.py, internlm/solver/optimizer/hybrid_zero_optim.py", masters="optimizer", logits="fp32", norm="fused",
+        attention="flash", recompute="none", fused_qkv=True, buckets=False, gradient_buffer="", flat=True, extra_communication=512 * 2**20, sequence_parallel=False,
+    ),
+    "megatron": Profile(
+        source="NVIDIA/Megatron-LM: megatron/core/optimizer, megatron/core/distributed/param_and_grad_buffer.py", masters="optimizer", gradient_buffer="fp32",
+        logits="fp32", norm="fused", attention="flash", optimizer="adamw-fused", fused_qkv=True, buckets=False, sequence_parallel=True,
+    ),
+    "megatron-deepspeed": Profile(
+        source="bigscience-workshop/Megatron-DeepSpeed: megatron/training.py; DeepSpeed BF16_Optimizer, stage_1_and_2.py", masters="optimizer",
+        gradient_buffer="fp32", logits="fp32", norm="fused", attention="eager", recompute="full", optimizer="adamw-fused", fused_qkv=True, buckets=False,
+    ),
+    "deepspeed": Profile(
+        source="deepspeedai/DeepSpeed: runtime/zero/stage_1_and_2.py, stage3.py, zero/config.py", masters="optimizer", gradient_buffer="",
+        logits="fp32-shift", mask=True, gelu="eager", frozen="compute", adapter_dtype="compute", optimizer="adamw-fused", buckets=False, unit="parameter",
+        prefetch_bytes=5e7 * 2, flat=True, extra_communication=2 * 5e8 * 2 * 0.5,
+    ),
+    "accelerate": Profile(source="huggingface/accelerate: accelerator.py, utils/fsdp_utils.py", **{**_HF, "attention": "eager"}, flat=True),  # type: ignore[arg-type]
+    "fms-fsdp": Profile(
+        source="foundation-model-stack/fms-fsdp: main_training.py, fms_fsdp/policies", masters="model", logits="fp32", norm="eager", attention="flash",
+        optimizer="adamw-foreach", flat=True, buckets=False,
+    ),
+    "torchtitan": Profile(
+        source="pytorch/torchtitan: torchtitan/train.py, torchtitan/config/job_config.py", masters="model", logits="fp32", norm="fused", attention="flash",
+        optimizer="adamw-fused", recompute="selective", buckets=False, reduce_dtype="fp32",
+    ),
+    "nanogpt": Profile(
+        source="karpathy/nanoGPT: train.py, model.py", masters="model", logits="compute", norm="fused", attention="flash", optimizer="adamw-fused", fused_qkv=True
+    ),
+}
+ALIASES = {"lit-gpt": "litgpt", "huggingface": "transformers", "hf": "transformers", "llama-factory": "llamafactory", "megatron-lm": "megatron",
+           "nemo": "megatron", "fsdp": "accelerate"}  # fmt: skip
+
+
+def profile_of(name: str) -> Profile:
+    """The row of a framework. Errors: UnknownName with the nearest one."""
+    key = ALIASES.get(name.casefold(), name.casefold())
+    if key not in FRAMEWORKS:
+        raise unknown_name("framework", name, list(FRAMEWORKS))
+    return FRAMEWORKS[key]
+
+
+def filled(setup: Setup) -> tuple[Setup, Profile, tuple[str, ...]]:
+    """The setup with every empty field filled by its framework, the profile with the setup's options, and what was filled."""
+    profile = dataclasses.replace(profile_of(setup.framework), **setup.options)
+    sharded = setup.strategy in ("zero2", "zero3", "hybrid") and profile.recompute_sharded
+    defaults = {
+        "precision": profile.precision, "optimizer": profile.optimizer, "attention": profile.attention,
+        "recompute": profile.recompute_sharded if sharded else profile.recompute,
+    }  # fmt: skip
+    if setup.adapter != "full":
+        defaults |= {"rank": profile.rank, "targets": profile.targets}
+    missing = {name: value for name, value in defaults.items() if not getattr(setup, name)}
+    notes = tuple(f"{name} = {_plain(value)}: {setup.framework}'s default ({profile.source})" for name, value in missing.items())
+    optimizer = missing.get("optimizer", setup.optimizer)
+    missing["optimizer"] = "adamw-foreach" if optimizer == "adamw" else optimizer
+    if setup.chunked_loss is not None:
+        profile = dataclasses.replace(profile, logits="fused" if setup.chunked_loss and profile.logits == "fused" else "chunked" if setup.chunked_loss else "fp32" if profile.logits in ("chunked", "fused") else profile.logits)
+    return dataclasses.replace(setup, **missing), profile, notes
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,381 @@
+"""A Setup to the pieces of its step: the model its config builds, as its framework runs it, on fake tensors.
+
+The modules are those that `apply` loads; what differs between frameworks (attention's kernel, where adapters stand and in
+which type, how the loss reads the head, what is recomputed) is put in place from the framework's row. Three layers of
+each stack are traced; a test holds them equal to the whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, AutoConfig
+from transformers.initialization import no_init_weights
+
+from genwright.models.families import family_of
+from genwright.models.load import build_model
+from genwright.models.surgery import layers_of
+from genwright.plan.frameworks import Profile
+from genwright.plan.pieces import Pieces, Weight
+from genwright.plan.recorder import Cuts, Recorder
+from genwright.plan.setup import Setup
+from genwright.plan.surgery import BITS_OF_BASE, adapt_, fuse_norms_, quantize_, role_of
+
+TRACED_LAYERS = 3
+"""Of each stack: the first, one that stands for all in the middle, the last."""
+LOSS_CHUNKS = 8
+COMPUTE = {
+    "fp32": torch.float32, "bf16": torch.bfloat16, "bf16-true": torch.bfloat16, "fp16": torch.float16, "fp16-true": torch.float16,
+}  # fmt: skip
+
+
+def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, depth: int = TRACED_LAYERS) -> Pieces:
+    """`config` is a plain config with its `model_type`. `depth` layers are traced, or all where there are fewer."""
+    full = _config(config)
+    small, stacks = _shrunk(full, depth)
+    _split(small, setup.tensor_degree)
+    with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
+        model = _model(small, setup, profile)
+        lists = _lists(model, stacks)
+        weights, parameters = _weights(model, lists, setup)
+        known = [*model.parameters(), *model.buffers()]
+        recorder = Recorder(known, vocabulary=small.get_text_config().vocab_size)
+        for number, parameter in enumerate(parameters):
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(partial(_completed, recorder, number))
+        for layer in itertools.chain(*lists):
+            _recompute_(layer, setup.recompute, recorder)
+        cuts = Cuts(recorder, lists)
+        batch = _batch(small, setup)
+        with recorder:
+            _microbatch(model, batch, setup, profile, recorder)
+        cuts.remove()
+        segments = recorder.finish()
+        for parameter in model.parameters():
+            parameter.grad = None
+    text = full.get_text_config()
+    heads = getattr(text, "num_attention_heads", 0) or getattr(text, "n_head", 0) or 1
+    width = text.hidden_size
+    return Pieces(
+        segments, weights, _depths(full), [len(layers) for layers in lists], width, getattr(text, "head_dim", None) or width // heads,
+        heads, text.vocab_size, getattr(text, "max_position_embeddings", 0) or 0, recorder.left_out,
+        sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()),
+    )  # fmt: skip
+
+
+def _completed(recorder: Recorder, number: int, parameter: nn.Parameter) -> None:
+    if parameter.grad is not None:
+        recorder.complete(parameter.grad, number)
+
+
+def _config(values: dict[str, Any]) -> Any:
+    values = copy.deepcopy(values)
+    return AutoConfig.for_model(values.pop("model_type"), **values)
+
+
+def _depth_keys(config: Any) -> list[str]:
+    """Where a config keeps the number of layers of each stack."""
+    if family_of(config) == "encoder-decoder":
+        known = (("encoder_layers", "decoder_layers"), ("num_layers", "num_decoder_layers"))
+        return next([*pair] for pair in known if all(hasattr(config, key) for key in pair))
+    return [next(key for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers") if hasattr(config, key))]
+
+
+def _depths(config: Any) -> list[int]:
+    text = config if family_of(config) == "encoder-decoder" else config.get_text_config()
+    return [int(getattr(text, key)) for key in _depth_keys(text)]
+
+
+def _shrunk(config: Any, depth: int) -> tuple[Any, list[int]]:
+    """A copy of `depth` layers a stack, and how many each has."""
+    small = copy.deepcopy(config)
+    text = small if family_of(small) == "encoder-decoder" else small.get_text_config()
+    stacks = []
+    for key in _depth_keys(text):
+        stacks.append(min(depth, int(getattr(text, key))))
+        setattr(text, key, stacks[-1])
+    for name in ("layer_types", "no_rope_layers", "mlp_layer_types"):
+        if getattr(text, name, None):
+            setattr(text, name, list(getattr(text, name))[: stacks[-1]])
+    if getattr(text, "max_window_layers", None):
+        text.max_window_layers = min(text.max_window_layers, stacks[-1])
+    return small, stacks
+
+
+def _split(config: Any, degree: int) -> None:
+    """What one of `degree` tensor-parallel ranks has: fewer heads, a narrower feed-forward, a part of the vocabulary."""
+    if degree == 1:
+        return
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    text.head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size", "ffn_dim", "n_inner"):
+        if getattr(text, name, None):
+            setattr(text, name, max(1, getattr(text, name) // degree))
+
+
+def _model(config: Any, setup: Setup, profile: Profile) -> Any:
+    """Built, adapted, cast: what the step begins with."""
+    compute = COMPUTE[setup.precision]
+    full = setup.adapter == "full"
+    casts = casts_weights(setup, profile)
+    kept = torch.float32 if casts and (full or (profile.frozen == "fp32" and not setup.base)) else compute
+    if _experts(config):
+        kept = compute  # a grouped product is not among what autocast casts
+    model = _built(config, kept, setup)
+    model.config.use_cache = False
+    if not profile.ties:
+        _untie_(model)
+    _fused_gelu_(model, profile.gelu == "fused")
+    if profile.norm == "fused":
+        fuse_norms_(model)
+    dtype = torch.float32 if profile.adapter_dtype == "fp32" and casts else compute
+    if not full:
+        model.requires_grad_(False)
+        if setup.base:
+            quantize_(model, setup.base, compute)
+        adapt_(model, setup, profile, dtype)
+    elif profile.fused_qkv:
+        adapt_(model, setup, profile, dtype)
+    return model.train()
+
+
+def casts_weights(setup: Setup, profile: Profile) -> bool:
+    """Whether float32 weights are cast for each use. Where they are split, what is gathered is cast already."""
+    return setup.precision in ("bf16", "fp16") and profile.masters == "model" and setup.shards == 1
+
+
+def _experts(config: Any) -> int:
+    text = config.get_text_config()
+    return int(getattr(text, "num_local_experts", 0) or getattr(text, "num_experts", 0) or getattr(text, "n_routed_experts", 0) or 0)
+
+
+def _built(config: Any, dtype: torch.dtype, setup: Setup) -> Any:
+    names = [_attention_name(setup.attention), "eager" if setup.attention == "eager" else "sdpa", "eager"]
+    if family_of(config) == "encoder-decoder":
+        names = names[1:]
+    for name in names:
+        try:
+            return build_model(config, dtype, name)
+        except (ValueError, KeyError, ImportError):
+            if name == names[-1]:
+                raise
+    raise AssertionError
+
+
+def _untie_(model: Any) -> None:
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is table.weight:
+        head.weight = nn.Parameter(torch.empty_like(table.weight))
+
+
+def _fused_gelu_(model: nn.Module, fused: bool) -> None:
+    """The tanh approximation of GELU in one kernel; eager frameworks spell it out in eight operations."""
+    if not fused:
+        return
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child).__name__ in ("NewGELUActivation", "FastGELUActivation", "BloomGelu"):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+def _lists(model: Any, stacks: list[int]) -> list[list[nn.Module]]:
+    layers = layers_of(model)[0]
+    return [layers[sum(stacks[:number]) : sum(stacks[: number + 1])] for number in range(len(stacks))]
+
+
+def _weights(model: Any, lists: list[list[nn.Module]], setup: Setup) -> tuple[list[Weight], list[nn.Parameter]]:
+    """Every parameter once, with the layer it stands in."""
+    where = {
+        id(parameter): (stack, number)
+        for stack, layers in enumerate(lists) for number, layer in enumerate(layers) for parameter in layer.parameters()
+    }  # fmt: skip
+    text = model.config.get_text_config()
+    experts = _experts(model.config)
+    share = getattr(text, "num_experts_per_tok", 1) / experts if experts else 1.0
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    heads = {id(head.weight)} if head is not None else set()
+    rows, parameters = [], []
+    for name, parameter in model.named_parameters():
+        stack, number = where.get(id(parameter), (-1, 0))
+        quantized = getattr(parameter, "genwright_base", "")
+        each = BITS_OF_BASE[quantized] / 8 if quantized else parameter.element_size()
+        routed = share if experts and "experts" in name and "shared" not in name else 1.0
+        rows.append(
+            Weight(name, stack, number, parameter.numel(), parameter.requires_grad, each, id(parameter) in tables - heads,
+                   getattr(parameter, "genwright_adapter", False), routed)
+        )  # fmt: skip
+        parameters.append(parameter)
+    return rows, parameters
+
+
+def _recompute_(layer: Any, choice: str, recorder: Recorder) -> None:
+    """Keep the layer's input only ("full"), or also what products give ("selective")."""
+    if choice == "none":
+        return
+    inner = layer.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        recorder.again = recorder.segments[-1].name == "backward"
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            recorder.again = False
+
+    context = _keeping_products if choice == "selective" else None
+    more = {"context_fn": context} if context else {}
+    layer.forward = lambda *args, **kwargs: checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **more, **kwargs)
+
+
+def _keeping_products() -> Any:
+    """Every second product is kept, and attention: the selective recomputation of large pre-trainings."""
+    from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+    counts = [0, 0]
+
+    def policy(context: Any, operation: Any, *_: Any, **__: Any) -> Any:
+        name = operation._overloadpacket.__name__
+        if "scaled_dot_product" in name:
+            return CheckpointPolicy.MUST_SAVE
+        if name in ("mm", "addmm"):
+            counts[context.is_recompute] += 1
+            if counts[context.is_recompute] % 2:
+                return CheckpointPolicy.MUST_SAVE
+        return CheckpointPolicy.PREFER_RECOMPUTE
+
+    return create_selective_checkpoint_contexts(policy)
+
+
+def _batch(config: Any, setup: Setup) -> dict[str, Tensor]:
+    pairs = 2 if setup.objective in ("dpo", "ipo", "orpo", "simpo", "kto", "reward") else 1
+    shape = (setup.micro_batch * pairs, max(2, setup.seq_len // setup.context_degree))
+    ids = torch.zeros(shape, dtype=torch.long)
+    batch = {"input_ids": ids, "labels": torch.zeros(shape, dtype=torch.long)}
+    if family_of(config) == "encoder-decoder":
+        batch["decoder_input_ids"] = ids
+    return batch
+
+
+def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Profile, recorder: Recorder) -> None:
+    """Forward, loss, backward."""
+    casts = torch.autocast("cpu", dtype=COMPUTE[setup.precision]) if casts_weights(setup, profile) else nullcontext()
+    with casts:
+        with _saved_elsewhere(setup.offload_activations):
+            hidden = _hidden(model, batch)
+            recorder.cut("loss", -1, 0)
+            loss = _loss(model, hidden, batch["labels"], profile, recorder)
+            del hidden
+    recorder.cut("backward", -1, 0)
+    loss.backward()
+
+
+@contextmanager
+def _saved_elsewhere(active: bool) -> Iterator[None]:
+    """Activations of more than a kilobyte wait in the host's memory."""
+    if not active:
+        yield
+        return
+    fresh = lambda tensor: tensor.numel() > 1024 and not isinstance(tensor, nn.Parameter)
+    pack = lambda tensor: (tuple(tensor.shape), tensor.dtype) if fresh(tensor) else tensor
+    unpack = lambda kept: torch.empty(kept[0], dtype=kept[1]) if isinstance(kept, tuple) else kept
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
+
+def _hidden(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    given = {name: value for name, value in batch.items() if name != "labels"}
+    out = model.base_model(**given)
+    return out.last_hidden_state if hasattr(out, "last_hidden_state") else out[0]
+
+
+def _loss(model: Any, hidden_BTD: Tensor, labels_BT: Tensor, profile: Profile, recorder: Recorder) -> Tensor:
+    head = model.get_output_embeddings()
+    if head is None:
+        return hidden_BTD.float().mean()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    logits_of: Callable[[Tensor], Tensor] = lambda hidden: torch.tanh(head(hidden) / cap) * cap if cap else head(hidden)
+    return LOSSES[profile.logits](logits_of, hidden_BTD, labels_BT)
+
+
+def _cross_entropy(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
+    return F.cross_entropy(logits_BTV.flatten(0, -2), labels_BT.flatten())
+
+
+def _all_fp32(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+    return _cross_entropy(logits_of(hidden).float(), labels)
+
+
+def _all_fp32_shifted(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+    logits = logits_of(hidden).float()
+    return _cross_entropy(logits[:, :-1].contiguous(), labels[:, 1:].contiguous()) + 0 * logits.detach().flatten()[0]
+
+
+def _all_compute(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+    return _cross_entropy(logits_of(hidden), labels)
+
+
+def _chunked(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+    chunks = [logits_of(part) for part in hidden.chunk(LOSS_CHUNKS, 1)]
+    losses = [_cross_entropy(chunk.float(), part) for chunk, part in zip(chunks, labels.chunk(LOSS_CHUNKS, 1), strict=True)]
+    return torch.stack(losses).sum()
+
+
+def _chunked_compute(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+    chunks = [logits_of(part) for part in hidden.split(128, 1)]
+    losses = [F.cross_entropy(chunk.flatten(0, -2), part.flatten(), reduction="none") for chunk, part in zip(chunks, labels.split(128, 1), strict=True)]
+    return torch.cat(losses).sum()
+
+
+def _piecewise(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+    """The head's gradient is taken in the forward, a piece at a time: no logits are kept."""
+    run = lambda part, answer: _cross_entropy(logits_of(part).float(), answer)
+    parts = zip(hidden.chunk(LOSS_CHUNKS, 1), labels.chunk(LOSS_CHUNKS, 1), strict=True)
+    return torch.stack([checkpoint(run, *pair, use_reentrant=False) for pair in parts]).sum()
+
+
+LOSSES: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]] = {
+    "fp32": _all_fp32, "fp32-shift": _all_fp32_shifted, "compute": _all_compute, "chunked": _chunked, "chunked-compute": _chunked_compute,
+    "fused": _piecewise, "learned": _all_fp32,
+}  # fmt: skip
+
+
+def _attention_name(choice: str) -> str:
+    return "genwright-plan-eager" if choice == "eager" else "genwright-plan"
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float | None = None,
+    dropout: float = 0.0, softcap: float | None = None, eager: bool = False, **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """What a GPU runs: one kernel where it can, else products in the open (also where scores are capped)."""
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    causal = bool(getattr(module, "is_causal", True))
+    shared = query.shape[1] // key.shape[1]
+    if (eager or softcap or getattr(module, "genwright_expand", False)) and shared > 1:
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+        shared = 1
+    if not eager and not softcap:
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=causal, dropout_p=0.0, scale=scale, enable_gqa=shared > 1)
+        return mixed.transpose(1, 2).contiguous(), None
+    scores = query @ key.transpose(2, 3) * scale
+    scores = torch.tanh(scores / softcap) * softcap if softcap else scores
+    hidden = torch.ones(query.shape[2], key.shape[2], dtype=query.dtype).triu(1) if causal else None
+    scores = scores + hidden if hidden is not None else scores
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, dropout) if dropout else weights
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("genwright-plan", _attend)
+AttentionInterface.register("genwright-plan-eager", partial(_attend, eager=True))
