@@ -38,7 +38,14 @@ TYPES = {
 }  # fmt: skip
 """What a matrix may be stored as. Vectors (norms, biases) stay float32."""
 
-REFUSED = ("use_dora", "modules_to_save", "lora_bias", "layer_replication", "trainable_token_indices", "target_parameters")
+REFUSED = (
+    "use_dora",
+    "modules_to_save",
+    "lora_bias",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+)
 """Keys of adapter_config.json with an effect that llama.cpp has no place for."""
 
 
@@ -56,7 +63,7 @@ class Shape:
 
     @property
     def names(self) -> gguf.TensorNameMap:
-        """transformers' names -> llama.cpp's."""
+        """Transformers' names -> llama.cpp's."""
         return gguf.get_tensor_name_map(self.arch, self.layers)
 
 
@@ -73,7 +80,13 @@ def shape_of(folder: Path) -> Shape:
     heads = int(config["num_attention_heads"])
     size = int(config.get("head_dim") or config["hidden_size"] // heads)
     return Shape(
-        arch, interleave, int(config["num_hidden_layers"]), heads, int(config.get("num_key_value_heads") or heads), size, config
+        arch,
+        interleave,
+        int(config["num_hidden_layers"]),
+        heads,
+        int(config.get("num_key_value_heads") or heads),
+        size,
+        config,
     )
 
 
@@ -133,7 +146,7 @@ def refuse_what_does_not_serve(settings: dict[str, Any], name: str) -> None:
 
 
 def scale_of(settings: dict[str, Any], module: str, rank: int) -> float:
-    """s = alpha / rank, or alpha / sqrt(rank) with rsLoRA (arXiv 2312.03732); alpha may have a pattern a module."""
+    """S = alpha / rank, or alpha / sqrt(rank) with rsLoRA (arXiv 2312.03732); alpha may have a pattern a module."""
     patterns = settings.get("alpha_pattern") or {}
     own = next((value for key, value in patterns.items() if module == key or module.endswith(f".{key}")), None)
     alpha = float(settings["lora_alpha"] if own is None else own)
@@ -155,7 +168,9 @@ def rope_factors(shape: Shape) -> np.ndarray | None:
     if kind != "llama3":
         raise ModelError(f"Rotation '{kind}' is not written as GGUF here.", wanted="default or llama3")
     wave = 2 * np.pi * _theta(shape.config) ** (np.arange(0, shape.head_size, 2) / shape.head_size)
-    old, low, high = (float(told[key]) for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"))
+    old, low, high = (
+        float(told[key]) for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+    )
     smooth = np.clip((old / wave - low) / (high - low), 0, 1)
     return (1 / ((1 - smooth) / float(told["factor"]) + smooth)).astype(np.float32)
 
@@ -217,7 +232,9 @@ def _pairs(adapter: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     strange = [name for name in values if ".lora_A." not in name and ".lora_B." not in name]
     if strange or not values:
         raise ModelError(
-            f"{adapter} has weights that are no LoRA's.", found=(strange or ["none"])[0], do="set integrate.merge = true"
+            f"{adapter} has weights that are no LoRA's.",
+            found=(strange or ["none"])[0],
+            do="set integrate.merge = true",
         )
     modules = [name.removesuffix(".lora_A.weight") for name in values if name.endswith(".lora_A.weight")]
     return {

@@ -1,0 +1,74 @@
+"""A supervised child process that tells its address on its first line, and ends when we do.
+
+Its standard input is a pipe that we hold: when we die, however we die, it reads the end of the pipe and leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genwright.serve.contracts import EngineDown
+
+PATIENCE = 120.0
+"""Seconds in which a child must tell its address: the largest model here is read in a fraction of it."""
+
+POLITE = 3.0
+"""Seconds between asking and killing."""
+
+
+class Child:
+    """One running process."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> None:
+        self.command, self.log, self.environment = list(command), log, environment or {}
+        self.process: asyncio.subprocess.Process | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.process.returncode is None
+
+    async def start(self, patience: float = PATIENCE) -> dict[str, Any]:
+        """Run it and return the JSON of its first line. Errors: EngineDown with its last words."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
+                env={**os.environ, **self.environment}, start_new_session=True,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        try:
+            line = await asyncio.wait_for(self.process.stdout.readline(), patience)
+            return dict(json.loads(line))
+        except (TimeoutError, ValueError):
+            await self.stop()
+            raise EngineDown(f"the engine did not start: {self.last_words()}") from None
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        try:
+            lines = self.log.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return "nothing was said"
+        return " / ".join(lines[-3:])[-500:] or "nothing was said"
+
+    async def stop(self) -> None:
+        """Ask, wait, then kill the whole group."""
+        process, self.process = self.process, None
+        if process is None or process.returncode is not None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), POLITE)
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()

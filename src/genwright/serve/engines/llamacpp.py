@@ -1,0 +1,264 @@
+"""llama.cpp in a child process: the embedded default. Adapters are given at start, and a request names the one it wants.
+
+A new adapter means a new process: it is started and warmed while the old one answers, then requests go to the new one,
+and the old one ends with its last request. So no request is dropped, and no cached prefix can cross versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genwright.serve.contracts import Chunk, EngineDown, EngineMetrics, EngineRefused, Expert, Kind, Usage
+from genwright.serve.engines.child import Child
+from genwright.serve.engines.http import HttpEngine
+
+CHILD = "genwright.serve.engines.llamacpp_child"
+EXPORT = "genwright.export.gguf"
+
+
+@dataclass(frozen=True)
+class LlamaSettings:
+    """How the process runs."""
+
+    gguf: Path
+    work: Path
+    """Where converted adapters and the log go."""
+    base: Path | None = None
+    """The model folder that the GGUF was made of: adapters are converted by its sizes."""
+    begin: str = ""
+    """What a plain completion begins with, as training had it."""
+    context: int = 2048
+    """Tokens of one request, prompt and answer."""
+    parallel: int = 4
+    """Requests at a time; more wait."""
+    threads: int = 0
+    """0: every core."""
+    gpu_layers: int = 0
+    embedding: bool = False
+
+
+@dataclass
+class Generation:
+    """One process with the adapters that it was started with."""
+
+    child: Child
+    client: HttpEngine
+    adapters: tuple[str, ...]
+    warm: bool = False
+    busy: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class LlamaClient(HttpEngine):
+    """llama.cpp's dialect of HTTP."""
+
+    name = "llamacpp"
+
+    def _so_far(self, data: Mapping[str, Any]) -> Usage | None:
+        """`timings_per_token` tells in every chunk what was computed and what was cached."""
+        timings = data.get("timings")
+        if not isinstance(timings, dict):
+            return super()._so_far(data)
+        cached = int(timings.get("cache_n") or 0)
+        return Usage(int(timings.get("prompt_n") or 0) + cached, cached, int(timings.get("predicted_n") or 0))
+
+
+class LlamaCpp:
+    """The engine: the newest generation answers."""
+
+    name = "llamacpp"
+
+    def __init__(self, model: str, settings: LlamaSettings) -> None:
+        self.model, self.settings = model, settings
+        self.restarts = 0
+        self._adapters: dict[str, Path] = {}
+        self._now: Generation | None = None
+        self._draining: set[asyncio.Task] = set()
+        self._changing = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start, or start again after a death. Errors: EngineDown."""
+        async with self._changing:
+            if self._now is not None and self._now.child.alive:
+                return
+            self._now = await self._generation()
+
+    async def stop(self) -> None:
+        """End every process of ours."""
+        for task in self._draining:
+            task.cancel()
+        await asyncio.gather(*self._draining, return_exceptions=True)
+        if self._now is not None:
+            await _end(self._now)
+            self._now = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._now is not None and self._now.child.alive
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that answers now."""
+        process = self._now.child.process if self._now is not None else None
+        return process.pid if process is not None else None
+
+    async def ready(self) -> bool:
+        """Whether one token was produced by the process that answers now."""
+        now = self._now
+        if now is None or not now.child.alive:
+            return False
+        if not now.warm:
+            await self._warm(now)
+        return now.warm
+
+    async def generate(self, kind: Kind, body: Mapping[str, Any], expert: Expert | None) -> AsyncIterator[Chunk]:
+        """See contracts.Engine."""
+        now = self._answering()
+        told = self._dialect(kind, body, expert, now)
+        now.busy += 1
+        now.idle.clear()
+        stream = now.client.generate(kind, told, None)
+        try:
+            async for chunk in stream:
+                yield chunk
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
+            now.busy -= 1
+            if not now.busy:
+                now.idle.set()
+
+    async def embed(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Vectors of texts, where the engine was started for them. Errors: EngineRefused, EngineDown."""
+        return await self._answering().client.embed(body)
+
+    async def load_adapter(self, name: str, path: Path, version: str) -> None:
+        """Convert it, then change generations, unless nothing runs yet."""
+        served = f"{name}@{version}"
+        if served in self._adapters:
+            return
+        self._adapters = {**self._adapters, served: await self._converted(served, path)}
+        await self._change()
+
+    async def unload(self, name: str, version: str) -> None:
+        """Forget it; its weights go with the old process."""
+        served = f"{name}@{version}"
+        if served in self._adapters:
+            self._adapters = {key: value for key, value in self._adapters.items() if key != served}
+            await self._change()
+
+    async def cancel(self, request_id: str) -> None:
+        """Closing a request's iterator closes its connection, which frees its slot."""
+
+    async def metrics(self) -> EngineMetrics:
+        """What the process holds."""
+        now = self._now
+        if now is None:
+            return EngineMetrics(restarts=self.restarts)
+        return EngineMetrics(
+            running=now.busy, adapters=now.adapters, memory_bytes=_resident_bytes(self.pid), restarts=self.restarts
+        )
+
+    def _answering(self) -> Generation:
+        if self._now is None or not self._now.child.alive:
+            raise EngineDown("llama.cpp is being started again")
+        return self._now
+
+    def _dialect(self, kind: Kind, body: Mapping[str, Any], expert: Expert | None, now: Generation) -> dict[str, Any]:
+        """Adapters by number, the base by none; greedy is greedy; a completion begins as training's texts did."""
+        told = dict(body)
+        told["lora"] = [{"id": number, "scale": 0.0} for number in range(len(now.adapters))]
+        if expert is not None:
+            if expert.served_name not in now.adapters:
+                raise EngineDown(f"the expert {expert.name} is being loaded", retry_after=2.0)
+            told["lora"][now.adapters.index(expert.served_name)]["scale"] = 1.0
+        if told.get("stream"):
+            told["timings_per_token"] = True
+        if kind == "completion" and self.settings.begin and isinstance(told.get("prompt"), str):
+            told["prompt"] = self.settings.begin + told["prompt"]
+        return told
+
+    async def _change(self) -> None:
+        """Start the next generation, switch, and let the old one finish."""
+        if self._now is None:
+            return
+        async with self._changing:
+            old, self._now = self._now, await self._generation()
+            task = asyncio.create_task(_drain(old))
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
+
+    async def _generation(self) -> Generation:
+        settings, names = self.settings, tuple(self._adapters)
+        told = {
+            "model": str(settings.gguf), "alias": self.model, "context": settings.context, "parallel": settings.parallel,
+            "threads": settings.threads or os.cpu_count() or 1, "gpu_layers": settings.gpu_layers,
+            "embedding": settings.embedding, "adapters": [str(self._adapters[name]) for name in names],
+        }  # fmt: skip
+        child = Child([sys.executable, "-m", CHILD, json.dumps(told)], settings.work / "llamacpp.log")
+        address = (await child.start())["url"]
+        generation = Generation(child, LlamaClient(self.model, address), names)
+        await self._warm(generation)
+        return generation
+
+    async def _warm(self, generation: Generation) -> None:
+        """One token of the base: the proof that the first token can be produced."""
+        body = {"prompt": self.settings.begin or "a", "max_tokens": 1}
+        try:
+            async for _ in generation.client.generate("completion", body, None):
+                generation.warm = True
+        except EngineRefused:
+            generation.warm = self.settings.embedding
+        except EngineDown:
+            generation.warm = False
+
+    async def _converted(self, served: str, path: Path) -> Path:
+        """The adapter as GGUF, by a process that may load what we may not. Errors: EngineRefused in its words."""
+        if path.suffix == ".gguf":
+            return path
+        out = self.settings.work / "adapters" / f"{served}.gguf"
+        if out.exists():
+            return out
+        if self.settings.base is None:
+            raise EngineRefused("an adapter needs the base's folder to be converted")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partly = out.with_suffix(f".{os.getpid()}.partly")
+        command = [sys.executable, "-m", EXPORT, "adapter", str(self.settings.base), str(path), str(partly)]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        told, _ = await process.communicate()
+        if process.returncode:
+            partly.unlink(missing_ok=True)
+            raise EngineRefused(json.loads(told or b"{}").get("error", f"{path} could not be converted"))
+        partly.replace(out)
+        return out
+
+
+async def _drain(old: Generation) -> None:
+    """Wait for the last request, then end the process."""
+    try:
+        if old.busy and old.child.alive:
+            await old.idle.wait()
+    finally:
+        await _end(old)
+
+
+async def _end(generation: Generation) -> None:
+    await generation.client.stop()
+    await generation.child.stop()
+
+
+def _resident_bytes(pid: int | None) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
