@@ -46,15 +46,19 @@ class Estimate:
     """What the training peak is made of, in bytes."""
     unknown: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What is known beside the quantities: whether it fits, in which phase the peak is, what was counted."""
 
     def to_json(self) -> dict[str, Any]:
         """{"train_peak_bytes": value, ..., "low": {...}, "high": {...}, "breakdown", "unknown", "notes"}."""
         values: dict[str, Any] = {
-            name: self.quantities[name].value if name in self.quantities else None for name in QUANTITIES
+            name: self.quantities[name].value if name in self.quantities else None
+            for name in dict.fromkeys((*QUANTITIES, *self.quantities))
         }
         for bound in ("low", "high"):
             values[bound] = {name: asdict(quantity)[bound] for name, quantity in self.quantities.items()}
-        return values | {"breakdown": self.breakdown, "unknown": self.unknown, "notes": list(self.notes)}
+        more = {"facts": self.facts} if self.facts else {}
+        return values | {"breakdown": self.breakdown, "unknown": self.unknown, "notes": list(self.notes)} | more
 
 
 def bill(seconds: Range, *, watts: float | None, usd_per_hour: float | None) -> tuple[dict[str, Range], dict[str, str]]:

@@ -1,0 +1,253 @@
+"""What a training takes on a device: three memories, each phase's peak, whether it fits; time where it can be priced.
+
+Active: live tensors. Reserved: what the caching allocator holds for them, replayed. Device: reserved, the CUDA context and
+communication: what `nvidia-smi` shows. Torch is loaded only to trace; a trace on disk is put together without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from genwright.base.errors import RecipeError
+from genwright.base.files import sha256_of_json, write_atomic
+from genwright.plan.allocator import Allocator, NoRoom, live_peak
+from genwright.plan.architectures import config_of, context_of
+from genwright.plan.compose import compose
+from genwright.plan.estimate import Estimate, Range, around
+from genwright.plan.frameworks import Profile, filled
+from genwright.plan.pieces import Pieces
+from genwright.plan.record import Allocation, Trace
+from genwright.plan.setup import Setup
+
+MADE_BY = 5
+"""Of what a trace holds: raised when its making changes, so that older files are not read."""
+WORKSPACE = {"hopper": 32 * 2**20, "blackwell": 32 * 2**20, "cdna": 76 * 2**20}
+"""cuBLAS's and hipBLASLt's, for each handle and stream: forward's thread and backward's."""
+WORKSPACE_ELSEWHERE = 8_519_680
+HANDLES = 2
+CONTEXT = Range(0.55 * 2**30, 0.3 * 2**30, 1.2 * 2**30)
+"""CUDA's context and its kernels, for each process; grows as kernels are loaded."""
+COMMUNICATOR = Range(0.9 * 2**30, 0.3 * 2**30, 2.0 * 2**30)
+"""NCCL's buffers where there is more than one device."""
+ECC_IN_MEMORY = ("a10", "a10g", "l4", "t4", "a40", "a30")
+USABLE = 0.985
+"""Of a device's nominal memory in GiB, what a process can have; of those with error correction inside, USABLE_ECC."""
+USABLE_ECC = 0.93
+ACTIVE_BAND = (0.04, 0.04)
+COMPILED_BAND = (0.25, 0.03)
+"""Fusion keeps less; the eager trace is an upper bound."""
+SPREAD_OF_RESERVED = (0.06, 0.10)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a phase: what is live, what the allocator holds."""
+
+    active: int
+    reserved: int
+    parts: dict[str, int]
+    phase: str
+    fits: bool
+    retries: int
+
+
+def trace_training(setup: Setup, *, cache: Path | None = None) -> tuple[Trace, Setup, Profile]:
+    """The trace of a checked setup, with its defaults filled. `cache` keeps what is slow, by everything it depends on."""
+    setup.check()
+    setup, profile, notes = filled(setup)
+    config = config_of(setup.model)
+    _check_context(setup, config)
+    pieces = _pieces(setup, profile, config, cache)
+    return compose(pieces, setup, profile, notes), setup, profile
+
+
+PIECE_FIELDS = (
+    "objective", "adapter", "rank", "targets", "trains_embeddings", "seq_len", "micro_batch", "precision", "base", "attention", "recompute",
+    "offload_activations", "tensor_degree", "context_degree",
+)  # fmt: skip
+"""What a microbatch on one device depends on; the rest is put together afterwards."""
+
+
+def _pieces(setup: Setup, profile: Profile, config: dict[str, Any], cache: Path | None) -> Pieces:
+    values = {name: getattr(setup, name) for name in PIECE_FIELDS}
+    key = sha256_of_json(
+        values | {"profile": dataclasses.asdict(profile), "config": config, "made by": MADE_BY, "split": setup.shards > 1}
+    )
+    path = cache / f"trace-{key[:24]}.json" if cache else None
+    if path and path.is_file():
+        return _read(path)
+    tracer = importlib.import_module("genwright.plan.trace_setup")
+    pieces: Pieces = tracer.trace_pieces(setup, profile, config)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, pieces.to_json())
+    return pieces
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path) -> Pieces:
+    return Pieces.read(path.read_text(encoding="utf-8"))
+
+
+def _check_context(setup: Setup, config: dict[str, Any]) -> None:
+    longest = context_of(config)
+    if longest and setup.seq_len > longest:
+        raise RecipeError(
+            f"The model reads at most {longest} tokens.", wanted=f"--seq-len up to {longest}", found=f"--seq-len {setup.seq_len}",
+            do=f"set --seq-len {longest}, or choose a model with a longer context",
+        )  # fmt: skip
+
+
+def usable_bytes(device: Any) -> float:
+    """What a process can have of a device's memory, in bytes. None stated: without end."""
+    if device.memory_gb is None:
+        return float("inf")
+    ecc = device.name.split("-")[0] in ECC_IN_MEMORY
+    return float(device.memory_gb * 2**30 * (USABLE_ECC if ecc else USABLE))
+
+
+def workspaces(device: Any) -> list[Allocation]:
+    """The libraries' own, taken from the allocator at the first product of each thread."""
+    kind = str(device.kind).casefold()
+    size = next((size for word, size in WORKSPACE.items() if word in kind), WORKSPACE_ELSEWHERE)
+    return [Allocation(-1 - number, size, "workspaces", "build") for number in range(HANDLES)]
+
+
+def memory_of(trace: Trace, device: Any, *, expandable: bool = False, capacity: float = float("inf")) -> Memory:
+    """Live and reserved bytes, and whether `capacity` bytes of segments hold them."""
+    events = [*workspaces(device), *trace.allocations]
+    active, parts, phase, _ = live_peak(events)
+    free = Allocator(expandable=expandable).replay(events)
+    fits, retries = free.peak_reserved <= capacity, 0
+    if not fits:
+        bounded = Allocator(capacity=capacity, expandable=expandable)
+        try:
+            retries, fits = bounded.replay(events).retries, True
+        except NoRoom:
+            fits = False
+    return Memory(active, min(free.peak_reserved, int(capacity)) if fits else free.peak_reserved, parts, phase, fits, retries)
+
+
+def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, calibration: Any = None) -> Estimate:
+    """Memory, time and what they are made of. Errors: RecipeError, UnknownName, each with the nearest that would work."""
+    _check_device(setup, device)
+    trace, setup, profile = trace_training(setup, cache=cache)
+    outside, comm = CONTEXT, COMMUNICATOR if setup.count > 1 else Range(0, 0, 0)
+    capacity = usable_bytes(device) - outside.value - comm.value
+    memory = memory_of(trace, device, expandable=profile.expandable_segments, capacity=capacity)
+    active = around(memory.active, *(COMPILED_BAND if setup.compile else ACTIVE_BAND))
+    reserved = _reserved(memory, active)
+    on_device = reserved + outside + comm
+    quantities = {
+        "active_peak_bytes": active, "reserved_peak_bytes": reserved, "device_peak_bytes": on_device,
+        **_phases(trace, setup, memory), "disk_bytes": around(trace.checkpoint_bytes, 0.02, 0.05),
+        "flops_per_step": around(trace.flops, 0.02, 0.05),
+    }  # fmt: skip
+    parts = {name: float(size) for name, size in memory.parts.items() if size}
+    parts |= {"fragmentation": float(max(0, memory.reserved - memory.active)), "context": outside.value}
+    parts |= {"communication": comm.value} if comm.value else {}
+    known, unknown, notes = _time(trace, setup, device, calibration)
+    limit = usable_bytes(device)
+    verdict = {"fits": memory.fits, "fit_probability": _chance(on_device, limit, memory), "limit_bytes": limit}
+    notes = (*trace.notes, *_notes(setup, memory), *notes)
+    return Estimate(quantities | known, parts, unknown, notes, facts=verdict | _facts(trace, setup, memory))
+
+
+def _reserved(memory: Memory, active: Range) -> Range:
+    below, above = SPREAD_OF_RESERVED
+    return Range(memory.reserved, max(active.low, memory.reserved * (1 - below)), memory.reserved * (1 + above))
+
+
+def _chance(on_device: Range, limit: float, memory: Memory) -> float:
+    """That it fits: the share of the range below the device's memory; near 0 where even the replay fails."""
+    if not memory.fits:
+        return 0.02
+    if on_device.high <= on_device.low:
+        return 1.0
+    return max(0.05, min(1.0, (limit - on_device.low) / (on_device.high - on_device.low)))
+
+
+def _check_device(setup: Setup, device: Any) -> None:
+    wanted = setup.precision or "bf16"
+    if wanted.startswith("bf16") and device.bf16_tflops is None and (device.fp16_tflops or device.fp32_tflops) and device.vendor == "NVIDIA":
+        raise RecipeError(
+            f"{device.title} has no bfloat16.", wanted="--precision fp16 or fp32 there", found=f"--precision {wanted}", do="set --precision fp16"
+        )  # fmt: skip
+
+
+def _phases(trace: Trace, setup: Setup, memory: Memory) -> dict[str, Range]:
+    """Peaks of what is not training. All stand on weights and optimizer state, which stay where they are."""
+    standing = {part: 0 for part in ("weights", "optimizer", "communication buffers", "workspaces")}
+    held: dict[int, Allocation] = {}
+    for event in trace.allocations:
+        if event.phase not in ("build", "optimizer"):
+            continue
+        if event.bytes and event.part in standing:
+            held[event.storage] = event
+    for event in held.values():
+        standing[event.part] += event.bytes
+    kept = sum(standing.values())
+    weights = standing["weights"]
+    _, _, _, phases = live_peak(trace.allocations)
+    width, vocabulary = trace.meta["model_width"], trace.meta["vocabulary"]
+    each = 4 if setup.precision == "fp32" else 2
+    rows = setup.micro_batch * setup.seq_len / setup.context_degree
+    forward = rows * (12 * width * each + vocabulary * (each + 4))
+    cache = trace.meta.get("cache_bytes_per_token", 4 * width * each * 0.25 * trace.layers) * rows
+    return {
+        "train_peak_bytes": around(max(phases.get("forward", 0), phases.get("loss", 0), phases.get("backward", 0)), *ACTIVE_BAND),
+        "optimizer_peak_bytes": around(phases.get("optimizer", 0), *ACTIVE_BAND),
+        "evaluate_peak_bytes": around(kept + forward, 0.1, 0.15),
+        "generate_peak_bytes": around(kept + cache + setup.micro_batch * vocabulary * 8 + rows * 4 * width * each, 0.1, 0.2),
+        "save_peak_bytes": around(kept, 0.05, 0.15),
+        "resume_peak_bytes": around(kept + max((event.bytes for event in held.values()), default=0), 0.05, 0.1),
+        "merge_peak_bytes": around(4.0 * trace.parameters if setup.adapter != "full" else float(weights), 0.02, 0.1),
+        "host_bytes": around(trace.host_bytes + _host(trace, setup), 0.1, 0.3),
+    }  # fmt: skip
+
+
+PROCESS_BYTES = 3.0 * 2**30
+"""An interpreter with its libraries, and a loader of rows."""
+
+
+def _host(trace: Trace, setup: Setup) -> float:
+    """A device's process; where weights are split, saving gathers all of them on the first."""
+    gathered = trace.parameters * 2.0 if setup.strategy in ("zero3", "hybrid") and setup.adapter == "full" else 0.0
+    return PROCESS_BYTES + gathered
+
+
+def _time(trace: Trace, setup: Setup, device: Any, calibration: Any) -> tuple[dict[str, Range], dict[str, str], tuple[str, ...]]:
+    """What `plan.roofline` says of the trace."""
+    roofline = importlib.import_module("genwright.plan.roofline")
+    price: Callable[..., Any] | None = getattr(roofline, "seconds", None)
+    if price is None:
+        return {}, {"step_seconds": "no rates for this device"}, ()
+    seconds = price(trace, device, setup=setup, calibration=calibration)
+    return {"step_seconds": seconds}, {}, ()
+
+
+def _notes(setup: Setup, memory: Memory) -> tuple[str, ...]:
+    found = []
+    if setup.compile:
+        found.append("compile: the eager trace is an upper bound of its memory; the range reaches 25 % lower")
+    if setup.optimizer == "adamw-paged-8bit":
+        found.append("paged state is in memory that the device shares with the host: not in active or reserved")
+    if setup.objective in ("dpo", "ipo") and setup.adapter == "full":
+        found.append("the reference model is counted as a second copy of the weights")
+    if memory.retries:
+        found.append(f"fits only because freed segments are returned {memory.retries} times: steps will be slower")
+    return tuple(found)
+
+
+def _facts(trace: Trace, setup: Setup, memory: Memory) -> dict[str, Any]:
+    return {
+        "peak_phase": memory.phase, "parameters": trace.parameters, "trainable": trace.trainable, "tokens_per_step": trace.tokens_per_step,
+        "model_flops": trace.model_flops, "attention_flops": trace.attention_flops, "left_out": list(trace.left_out),
+        "setup": setup.to_json(),
+    }  # fmt: skip
