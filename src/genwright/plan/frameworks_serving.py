@@ -21,6 +21,8 @@ class Serving:
     """Where that can be read or was measured."""
     host_layer: float = 0.0
     """Seconds of the host for each block; 0: the step is one graph."""
+    host_prefill: float = 1.0
+    """The same in a step that reads prompts, as a multiple: masks, positions, the cache's first slots."""
     host_product: dict[str, float] = field(default_factory=dict)
     """Seconds of the host for each product on weights of a kind (`Format.kernel`), beside `host_layer`."""
     host_step: float = 0.0
@@ -43,6 +45,8 @@ class Serving:
     """How often a number of the residual stream's width is read or written in a block, beside products."""
     flash: bool = True
     """Scores are never written out."""
+    matmul: float = 1.0
+    """Share of the device's best matmul that its products of many rows reach."""
     accumulate_16: bool = False
     """Products are summed in 16 bits."""
     chunk: int = 0
@@ -50,7 +54,7 @@ class Serving:
     parallel: str = "tensor"
     """Over several devices: "tensor", "layers" (one after another) or "zero3" (weights gathered for each block)."""
     reduce_seconds: float = 2.5e-5
-    """Least time of a sum over the devices of a machine."""
+    """Least time of a sum over the devices of a machine, of a few rows."""
     hop_seconds: float = 2e-4
     """From one device's layers to the next one's."""
     kv_copies: float = 1.0
@@ -68,7 +72,7 @@ SERVING: dict[str, Serving] = {
     ),
     "vllm-eager": Serving(
         source="Mutinifni/splitwise-sim: data/perf_model.csv (vLLM of 2023, no graphs): 0.53 ms a block on A100's hosts, 0.33 ms a row",
-        host_layer=5.3e-4, host_row=3.3e-4, gap=5e-6, kernels=12, passes=20,
+        host_layer=5.3e-4, host_prefill=1.5, host_row=3.3e-4, gap=5e-6, kernels=12, passes=24, matmul=0.85,
     ),
     "tensorrt-llm": Serving(
         source="NVIDIA/TensorRT-LLM: docs/source/performance (fused kernels, in-flight batching)", gap=3e-6, kernels=7, host_step=5e-4,
@@ -99,7 +103,7 @@ SERVING: dict[str, Serving] = {
     "exllamav2": Serving(source="turboderp/exllamav2: README", gap=3.2e-6, kernels=12, share={"gptq": 1.0}, passes=10, parallel="layers"),
     "llama.cpp": Serving(
         source="XiongjieDai/GPU-Benchmarks-on-LLM-Inference: README (llama-bench, 2024); ggml-cuda: mmv, cuBLAS with unpacked weights",
-        gap=3.5e-6, kernels=24, bytes_per_clock=6.7, unpacks=True, activation_bytes=4.0, passes=30, flash=False, accumulate_16=True, chunk=512,
+        gap=3.5e-6, kernels=24, bytes_per_clock=6.7, unpacks=True, activation_bytes=4.0, passes=40, flash=False, accumulate_16=True, matmul=0.85, chunk=512,
         parallel="layers", context_bytes=0.5 * 2**30,
     ),
     "llama.cpp-metal": Serving(

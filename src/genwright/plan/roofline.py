@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from genwright.plan.estimate import Range, around
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -44,3 +46,21 @@ def _alone(event: Any, rates: Rates) -> float:
     if measured is not None:
         return measured
     return max(event.flops / rates.flops_per_second, event.traffic / rates.bytes_per_second)
+
+
+DATASHEET_BELOW, DATASHEET_ABOVE = 0.25, 0.35
+CALIBRATED_BELOW, CALIBRATED_ABOVE = 0.08, 0.17
+
+
+def seconds(trace: Any, device: Any, *, setup: Any, calibration: Any = None) -> Range:
+    """One optimiser step of a traced setup on a device: from its calibration where there is one, else from its data sheet."""
+    from genwright.plan.step_time import step_time
+
+    measured = calibration.speeds() if calibration is not None else None
+    spent = step_time(trace, device, setup, speeds=measured).total
+    return around(spent, CALIBRATED_BELOW, CALIBRATED_ABOVE) if measured else around(spent, DATASHEET_BELOW, DATASHEET_ABOVE)
+
+
+def basis(calibration: Any = None) -> str:
+    """ "calibrated" or "datasheet": where a time comes from."""
+    return "calibrated" if calibration is not None else "datasheet"

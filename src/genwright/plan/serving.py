@@ -23,6 +23,7 @@ from genwright.plan.estimate import Estimate, Range, around
 from genwright.plan.formats import Format, format_of, kv_bits
 from genwright.plan.frameworks_serving import Serving, host_factor, serving_of
 from genwright.plan.record import Op
+from genwright.plan.collectives import HOP_SECONDS, LINK_SHARE
 from genwright.plan.speeds import Speeds, speeds_of
 
 GIB = 2**30
@@ -175,6 +176,7 @@ def step_seconds(one: Server, tokens: int, context: int) -> float:
     factor = host_factor(one.placed.device.kind)
     products = 7 if dims.gated else 4
     host = dims.layers * (framework.host_layer * (1.25 if dims.bias else 1.0) + products * framework.host_product.get(one.weights.kernel, 0.0))
+    host *= framework.host_prefill if tokens > 1 else 1.0
     return max(device, host * factor) + (framework.host_step + framework.host_row * rows) * factor
 
 
@@ -235,7 +237,7 @@ def op_seconds(one: Server, op: Op) -> float:
     if m <= FEW_ROWS:
         return max(_unpacked(one, op), op.flops / speeds.vector) + speeds.kernel
     unpacking = speeds.stream((one.weights.bits / 8 + 4.0) * n * k) if framework.unpacks and one.weights.bits < 16 else 0.0
-    return max(speeds.matmul(m, n, k, precision=op.dtype, traffic=op.bytes), _unpacked(one, op) if m <= 64 else 0.0) + unpacking
+    return max(speeds.matmul(m, n, k, precision=op.dtype, traffic=op.bytes) / framework.matmul, _unpacked(one, op) if m <= 64 else 0.0) + unpacking
 
 
 def _unpacked(one: Server, op: Op) -> float:
@@ -248,10 +250,11 @@ def _unpacked(one: Server, op: Op) -> float:
 def _between_devices(one: Server, tokens: int) -> float:
     """Two sums a block under tensor parallelism; a hop between layers; or every weight gathered."""
     count, device, dims = one.setup.count, one.placed.device, one.dims
-    link = (device.link_gb_per_second or 16.0) * 1e9 * 0.8
+    link = (device.link_gb_per_second or 16.0) * 1e9 * LINK_SHARE
     size = 2.0 * tokens * dims.width
     if one.parallel == "tensor":
-        return 2 * dims.layers * max(one.framework.reduce_seconds, 2 * (count - 1) / count * size / link + 1e-5)
+        ring = 2 * (count - 1) * (size / count / link + HOP_SECONDS)
+        return 2 * dims.layers * (ring if tokens > FEW_ROWS else max(one.framework.reduce_seconds, size / link))
     if one.parallel == "layers":
         return (count - 1) * (one.framework.hop_seconds + 2 * size / link)
     if one.parallel == "zero3":

@@ -17,8 +17,8 @@ from genwright.catalogue.devices import Device
 
 TILES = ((256, 128, 1.0), (128, 128, 0.97), (128, 64, 0.85), (64, 64, 0.7))
 """(rows, columns, share of the best rate) of the tiles that libraries choose from: larger ones read less per product."""
-FILL = 160
-"""Steps of the inner dimension that filling and draining a tile's pipeline costs."""
+FILL_SECONDS = 5e-6
+"""Filling and draining a tile's pipeline: latencies of memory, which faster matrix units do not shorten."""
 BEST_SHARE = 0.92
 """Of a data sheet's rate, where power does not bind: measured on parts from RTX 3090 to TPU v5p."""
 FLOPS_PER_WATT = {
@@ -82,25 +82,25 @@ class Speeds:
         """Seconds of `batch` products [m, k] x [k, n]: the best tile's waves, or the bytes, whichever is longer.
 
         >>> one = Speeds("one", {"bf16": 1e14}, 1e13, 1e15, 0, 1e9, 0.7, kernel=0.0)
-        >>> round(one.matmul(4096, 4096, 4096) / (2 * 4096**3 / 1e14), 2)  # 4096 of 4096 + 160 steps
-        1.04
+        >>> round(one.matmul(4096, 4096, 4096) / (2 * 4096**3 / 1e14), 3)  # and 3.5 microseconds
+        1.003
         """
         moved = traffic if traffic is not None else 2.0 * batch * (m * k + k * n + m * n)
         return max(self._tiled(m, n, k, batch, self.rate(precision)), self.stream(moved)) + self.kernel
 
     def _tiled(self, m: int, n: int, k: int, batch: int, rate: float) -> float:
         if not self.multiprocessors:
-            return 2.0 * batch * m * n * (k + FILL) / rate
+            return 2.0 * batch * m * n * k / rate + FILL_SECONDS
         each = rate / self.multiprocessors
-        return min(self._waves(m, n, k, batch, tile, split) / each for tile in TILES for split in (1, 2, 4) if split == 1 or k >= 1024 * split)
+        return min(self._waves(m, n, k, batch, tile, split, each) for tile in TILES for split in (1, 2, 4) if split == 1 or k >= 1024 * split)
 
-    def _waves(self, m: int, n: int, k: int, batch: int, tile: tuple[int, int, float], split: int) -> float:
-        """FLOPs that the busiest multiprocessor's turn takes, with what a short inner dimension wastes."""
+    def _waves(self, m: int, n: int, k: int, batch: int, tile: tuple[int, int, float], split: int, each: float) -> float:
+        """Seconds of the busiest multiprocessor at `each` FLOPs a second: whole tiles, and filling its pipeline for each."""
         rows, columns, share = tile
         tiles = math.ceil(m / rows) * math.ceil(n / columns) * batch * split
         full, rest = divmod(tiles, self.multiprocessors)
         waves = full + (1.0 if rest else 0.0)
-        return waves * 2.0 * rows * columns * (k / split + FILL) / share
+        return waves * (2.0 * rows * columns * k / split / share / each + FILL_SECONDS)
 
     def stream(self, moved: float) -> float:
         """Seconds of reading and writing so many bytes once."""

@@ -1,0 +1,156 @@
+"""Seconds of one optimiser step of a traced training on a device nobody has measured: from data sheets. No torch here.
+
+Three lanes. The device computes: each operation at its size's rate (`speeds`). The host sends: so many microseconds an
+operation, and where that is longer the device waits. Messages travel (`collectives`): those that may run beside computing
+are hidden as far as it lasts, the others stand in line. Phase by phase the longer lane counts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from genwright.catalogue.device_names import Placed
+from genwright.catalogue.devices import Device
+from genwright.plan.collectives import CROWDING, Fabric, bubble, exposed, fabric_of, message_seconds
+from genwright.plan.frameworks_serving import host_factor
+from genwright.plan.record import Op, Trace
+from genwright.plan.setup import Setup
+from genwright.plan.speeds import Speeds, speeds_of
+
+LAUNCH_SECONDS = 7.0e-6
+"""Of the host for one operation: autoparallel's fit on H100; backward's operations are sent by C++ and come cheaper."""
+BACKWARD_LAUNCH = 0.75
+LAUNCHES = {"qwen-finetune": 1.5, "deepspeed": 1.5, "transformers": 1.3, "trl": 1.3, "peft": 1.4, "accelerate": 1.3, "llamafactory": 1.4, "axolotl": 1.4,
+            "megatron": 1.2, "megatron-deepspeed": 1.3, "internevo": 1.2}  # fmt: skip
+"""Framework -> what its hooks add to a launch."""
+FUSED_TRAFFIC = 0.35
+"""Share of elementwise traffic that is left when a compiler fuses what lies between products."""
+FUSED_LAUNCHES = 0.3
+FUSED_NORMS = 0.75
+"""The same where a framework brings its own kernels for norms and rotations."""
+FUSING = ("internevo", "megatron", "megatron-deepspeed", "qwen-finetune", "unsloth", "torchtitan")
+NOT_CAUSAL = ("mlm", "masked", "classification", "pair-classification", "sentence-pairs", "embedding", "span-corruption")
+"""Objectives whose attention sees the whole square."""
+DEQUANTIZE_SHARE = 0.45
+"""Of the stream's bandwidth, when weights are unpacked: the table lookups of bitsandbytes and GPTQ's shifts."""
+OPTIMIZER_SHARE = 0.9
+HOST_BANDWIDTH = {"volta": 11e9, "turing": 11e9, "ampere": 22e9, "ada": 22e9, "hopper": 45e9, "blackwell": 45e9}
+"""Architecture -> bytes a second that a copy to pinned host memory gets."""
+HOST_UPDATES = 1.2e9
+"""Weights a second that an optimizer in the host's memory updates (DeepSpeedCPUAdam: Ren et al. 2021, arXiv 2101.06840)."""
+STEP_SECONDS = 3e-3
+"""Between steps: the next rows, the schedule, the log."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """One optimiser step. All in seconds."""
+
+    total: float
+    """Of the step."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """By kind of work on the device: "matmul", "attention", "elementwise", "optimizer", ...; "waiting for the host";
+    "communication"; "bubble"; "offload"."""
+    compute_bound: float = 0.0
+    """Seconds in which matrix units set the pace."""
+    memory_bound: float = 0.0
+    """Seconds in which memory does."""
+
+
+def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Speeds | None = None) -> StepTime:
+    """Price a trace. `speeds`: measured ones, where this is the machine at hand."""
+    placed = device if isinstance(device, Placed) else Placed(device)
+    pace = speeds or speeds_of(placed)
+    parts: dict[str, float] = defaultdict(float)
+    lanes = {phase: _lane(phase, trace, pace, placed, setup, parts) for phase in {op.phase for op in trace.ops}}
+    fabric = fabric_of(placed, setup.count)
+    messages = _messages(trace, fabric, setup, lanes)
+    offload = _offload(trace, placed.device, setup)
+    total = sum(lanes.values()) + messages + STEP_SECONDS
+    idle = bubble(setup.pipeline_degree, setup.accumulate) * (total - lanes.get("optimizer", 0.0))
+    parts |= {"communication": messages, "bubble": idle, "offload": offload, "between steps": STEP_SECONDS}
+    computing = parts["matmul"] + parts["attention"]
+    return StepTime(
+        total + idle + offload, {name: value for name, value in parts.items() if value}, computing,
+        sum(parts[name] for name in ("elementwise", "reduction", "copy", "embedding", "optimizer", "dequantize")),
+    )  # fmt: skip
+
+
+def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, parts: dict[str, float]) -> float:
+    """Seconds of a phase: the device's work, or the host's sending of it."""
+    device = host = 0.0
+    fused = setup.compile
+    each = LAUNCH_SECONDS * LAUNCHES.get(setup.framework, 1.0) * host_factor(placed.device.kind)
+    each *= BACKWARD_LAUNCH if phase in ("backward", "optimizer") else 1.0
+    for op in trace.ops:
+        if op.phase != phase:
+            continue
+        spent = op.count * op_seconds(op, pace, setup)
+        parts[op.kind] += spent
+        device += spent
+        host += op.count * each * (FUSED_LAUNCHES if fused and op.kind in BETWEEN else 1.0)
+    parts["waiting for the host"] += max(0.0, host - device)
+    return max(device, host)
+
+
+BETWEEN = ("elementwise", "reduction", "copy")
+"""Kinds of operations that a compiler fuses."""
+
+
+def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
+    """Of one run."""
+    m, n, k, batch = op.shape
+    if op.kind == "matmul" and m:
+        return pace.matmul(m, n, k, batch=max(1, batch), precision=_units(op.dtype, pace), traffic=op.bytes)
+    if op.kind == "matmul":
+        return max(op.flops / pace.rate(_units(op.dtype, pace)), pace.stream(op.bytes)) + pace.kernel
+    if op.kind == "attention":
+        seen = 1.0 if setup.objective in NOT_CAUSAL else 0.5
+        backward = "backward" in op.op
+        return pace.attention(op.flops * seen, op.bytes, queries=m or 512, precision=_units(op.dtype, pace), backward=backward)
+    if op.kind == "dequantize":
+        return pace.elementwise(op.bytes / DEQUANTIZE_SHARE)
+    if op.kind == "optimizer":
+        return pace.elementwise(op.bytes / OPTIMIZER_SHARE)
+    if setup.compile:
+        return pace.stream(op.bytes * FUSED_TRAFFIC)
+    return pace.elementwise(op.bytes * (FUSED_NORMS if setup.framework in FUSING else 1.0))
+
+
+def _units(dtype: str, pace: Speeds) -> str:
+    """A product in bf16 on a device without such units runs as float32."""
+    return dtype if dtype in pace.peak else "fp32" if "fp32" in pace.peak else next(iter(pace.peak))
+
+
+def _messages(trace: Trace, fabric: Fabric, setup: Setup, lanes: dict[str, float]) -> float:
+    """Seconds of messages that computing does not hide, by phase."""
+    strides = {"tensor": 1, "context": setup.tensor_degree, "experts": setup.tensor_degree}
+    inner = setup.tensor_degree * setup.context_degree
+    strides |= {"shards": inner, "replicas": inner * max(1, setup.shards), "pipeline": inner * setup.data_degree}
+    hidden: dict[str, list[float]] = defaultdict(list)
+    shown = 0.0
+    for one in trace.collectives:
+        seconds = message_seconds(one, fabric, stride=strides.get(one.axis, 1))
+        if one.overlappable:
+            hidden[one.phase].append(seconds)
+        else:
+            shown += seconds
+    for phase, several in hidden.items():
+        beside = lanes.get(phase, 0.0) + (lanes.get("recompute", 0.0) if phase == "backward" else 0.0)
+        waiting = exposed(beside, several, units=max(1.0, trace.layers / setup.pipeline_degree))
+        shown += waiting + (CROWDING - 1) * min(sum(several), beside)
+    return shown
+
+
+def _offload(trace: Trace, device: Device, setup: Setup) -> float:
+    """Weights and gradients over the host's link, and an optimizer that runs there."""
+    if not (setup.offload or setup.offload_optimizer):
+        return 0.0
+    rate = next((value for kind, value in HOST_BANDWIDTH.items() if device.kind.startswith(kind)), 11e9)
+    mine = trace.trainable / setup.shards
+    moved = 2.0 * mine * (2 if setup.precision != "fp32" else 4)
+    passes = 2.0 * setup.accumulate if setup.offload else 0.0
+    whole = trace.parameters / setup.shards * (2 if setup.precision != "fp32" else 4) * passes
+    together = min(setup.count, device.node_devices)
+    return (moved + whole) / rate + mine * together / HOST_UPDATES
