@@ -215,6 +215,14 @@ class Engine(Protocol):
     """llamacpp, vllm or remote."""
     model: str
     """The base's name."""
+    ours: bool
+    """Whether its process is ours to start again."""
+    restarts: int
+
+    @property
+    def alive(self) -> bool:
+        """False only when a process of ours has ended: it is then started again."""
+        ...
 
     async def start(self) -> None:
         """Begin; returns once the process runs or the address is known. Errors: EngineDown."""

@@ -28,12 +28,18 @@ class HttpEngine:
     """An engine at an address."""
 
     name = "remote"
+    ours = False
 
     def __init__(self, model: str, address: str = "", headers: Mapping[str, str] | None = None) -> None:
         self.model, self.address, self.headers = model, address.rstrip("/"), dict(headers or {})
         self.running = 0
         self.restarts = 0
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def alive(self) -> bool:
+        """What is not ours cannot be started again."""
+        return True
 
     async def start(self) -> None:
         """Nothing to start: it runs elsewhere."""

@@ -74,6 +74,7 @@ class LlamaCpp:
     """The engine: the newest generation answers."""
 
     name = "llamacpp"
+    ours = True
 
     def __init__(self, model: str, settings: LlamaSettings) -> None:
         self.model, self.settings = model, settings

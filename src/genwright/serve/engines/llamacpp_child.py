@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 
 def parameters(told: dict[str, Any]) -> Any:
     """llama.cpp's settings. `cache_ram_mib = 0`: its store of old prompts compares tokens and not adapters."""
-    import xllamacpp
-
+    xllamacpp = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = told["model"]
     params.model_alias = {told["alias"]}
@@ -41,12 +41,10 @@ def parameters(told: dict[str, Any]) -> Any:
 
 def main() -> int:
     """Serve until the standard input ends."""
-    import xllamacpp
-
     told = json.loads(sys.argv[1])
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever llama.cpp prints goes to the log; the first line is ours alone
-    server = xllamacpp.Server(parameters(told))
+    server = import_module("xllamacpp").Server(parameters(told))
     out.write(json.dumps({"url": server.listening_address}) + "\n")
     out.flush()
     sys.stdin.buffer.read()
