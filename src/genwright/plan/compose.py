@@ -194,7 +194,7 @@ class _Step:
             self._gather(-1)
         for name, stack, layer, block in self._blocks():
             self.stream.phase = name
-            unit = self._unit(stack, layer)
+            unit = self.now = self._unit(stack, layer)
             if stack >= 0 and self.split_weights:
                 self._gather(unit)
                 self._gather(unit + 1 if name == "forward" else unit - 1)
@@ -277,8 +277,11 @@ class _Step:
     def _complete(self, storage: int, change: Change) -> None:
         """A gradient is whole: kept, added to what is there, scattered later, or used at once."""
         weight = self.pieces.weights[change.weight]
-        if self.split_gradients and not self.profile.keeps_gathered_gradients:
+        if self.split_gradients and not self._waits():
             self.unit_gradients.append((storage, weight.numel))
+            return
+        if self.split_weights and self.profile.flat:
+            self._into_flat(storage)
             return
         if self.profile.gradient_buffer or self.setup.optimizer_in_backward or not self.first:
             self.alive.discard(storage)
@@ -288,6 +291,18 @@ class _Step:
         self.whole_gradients.append(storage)
         if self.setup.strategy != "single":
             self.unit_gradients.append((0, weight.numel))
+
+    def _waits(self) -> bool:
+        """Whole gradients stay until the last microbatch."""
+        return self.profile.keeps_gathered_gradients and self.setup.accumulate > 1
+
+    def _into_flat(self, storage: int) -> None:
+        """FSDP1 under `no_sync`: a unit's gradient is one flat tensor as long as all its weights, frozen ones too."""
+        self.alive.discard(storage)
+        self.stream.give(storage)
+        if self.now not in self.shard_gradients:
+            size = sum(self._gathered_bytes(weight) for weight in self.units.get(self.now, []))
+            self.shard_gradients[self.now] = self.stream.take(size, "gradients")
 
     # -- split weights
 
@@ -304,7 +319,7 @@ class _Step:
 
     def _leave(self, name: str, unit: int) -> None:
         """After a layer: its weights go, and on the way back its gradients are scattered."""
-        if name == "backward" and self.split_gradients and not self.profile.keeps_gathered_gradients:
+        if name == "backward" and self.split_gradients and not self._waits():
             self._scatter(unit)
         if self.split_weights and unit in self.gathered and (unit >= 0 or name == "backward"):
             self.stream.give(self.gathered.pop(unit))
@@ -352,6 +367,7 @@ class _Step:
         return states or [0]
 
     host_bytes_counted = False
+    now = -1
 
     def state_sizes(self, weight: Weight) -> list[float]:
         """Bytes of each copy that the optimizer keeps of a weight on this device."""
@@ -463,7 +479,7 @@ def _collectives(step: _Step) -> tuple[Collective, ...]:
         rows.append(Collective("all-gather", trained * step.compute, step.shards, 1.0, "optimizer", False))
     data = setup.data_degree
     kind = "reduce-scatter" if step.split_state else "all-reduce"
-    often = times if step.split_gradients and not step.profile.keeps_gathered_gradients else 1.0
+    often = times if step.split_gradients and not step._waits() else 1.0
     if data > 1:
         group = step.shards if step.split_state else data
         rows += [Collective(kind, size, group, often, "backward", True, "shards" if step.split_state else "replicas") for size in grads.values() if size]

@@ -6,7 +6,7 @@ A row names the documented defaults. A Setup's own fields win; `options` of a Se
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from genwright.base.registry import unknown_name
@@ -46,8 +46,10 @@ class Profile:
     """The same where weights are split; empty: as `recompute`."""
     logits: str = "fp32"
     """"fp32": all in the compute type, then copied to float32; "fp32-shift": and once more without the last; "compute": all in
-    the compute type; "chunked": a piece at a time, all kept; "fused": a piece at a time, none kept; "learned": only of
+    the compute type; "chunked": a piece at a time, all kept; "chunked-fp32": likewise, each copied to float32 at once; "fused": a piece at a time, none kept; "learned": only of
     positions with a label."""
+    holds_logits: bool = False
+    """The loop keeps logits alive through the backward."""
     norm: str = "eager"
     """"eager": several operations in float32; "fused": one kernel that keeps its input."""
     gelu: str = "fused"
@@ -90,8 +92,12 @@ FRAMEWORKS: dict[str, Profile] = {
     ),
     "litgpt": Profile(
         source="Lightning-AI/litgpt: finetune/lora.py, finetune/full.py, lora.py, model.py, config_hub/", precision="bf16-true", masters="none",
-        logits="chunked", fused_qkv=True, expand_keys=True, rank=8, targets=("q", "v"), dropout=0.05, ties=False,
+        logits="chunked-fp32", holds_logits=True, fused_qkv=True, expand_keys=True, rank=8, targets=("q", "v"), dropout=0.05, ties=False,
         recompute_sharded="full", flat=True, keeps_gathered_gradients=True,
+    ),
+    "litgpt-pretrain": Profile(
+        source="Lightning-AI/litgpt: litgpt/pretrain.py, extensions/thunder/pretrain.py", precision="bf16-true", masters="none",
+        logits="chunked-fp32", holds_logits=True, fused_qkv=True, expand_keys=True, ties=False, flat=True, keeps_gathered_gradients=True,
     ),
     "torchtune": Profile(
         source="pytorch/torchtune: recipes/full_finetune_single_device.py, recipes/lora_finetune_single_device.py, recipes/configs", precision="bf16-true",

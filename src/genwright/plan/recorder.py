@@ -67,6 +67,9 @@ class Recorder(TorchDispatchMode):
         if where:
             size = gradient.untyped_storage().nbytes()
             self.segments[-1].changes.append(Change(*where, size, "gradients", weight))
+            made = self.segments[where[0]].changes
+            at = next(number for number, change in enumerate(made) if change[:2] == where and change.bytes)
+            made[at] = made[at]._replace(part="gradients")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

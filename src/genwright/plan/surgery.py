@@ -14,6 +14,8 @@ from genwright.plan.setup import Setup
 BITS_OF_BASE = {"int8": 8.0 + 32 / 4096, "int4": 4.0 + 20 / 128, "nf4": 4.5, "nf4-double": 4.127}
 """Bits a weight: codes and their constants. int8: one float32 a row (LLM.int8, arXiv 2208.07339); int4: 16 bits of scale and 4 of
 zero point for 128 (GPTQ, arXiv 2210.17323); nf4: one float32 for 64, or 8 bits for 64 and a float32 for 256 of those (QLoRA)."""
+KEEP_INPUT = ("nf4", "nf4-double", "int8")
+"""Whose product keeps its input, though its weight is frozen."""
 ROLES = (
     ("q", ("q_proj", "wq", "query", "q_lin", ".q", "to_q")), ("k", ("k_proj", "wk", "key", "k_lin", ".k")), ("v", ("v_proj", "wv", "value", "v_lin", ".v")),
     ("qkv", ("query_key_value", "c_attn", "qkv_proj", "wqkv", "qkv")), ("o", ("o_proj", "attn.c_proj", "attention.dense", "out_proj", "wo_attn", "self_attn.dense", "self_attention.dense", ".o")),
@@ -34,6 +36,19 @@ def _wanted(role: str, targets: tuple[str, ...]) -> bool:
     return role in targets or (role == "qkv" and bool({"q", "k", "v", "qkv"} & {*targets})) or (role == "gate_up" and bool({"gate", "up"} & {*targets}))
 
 
+class _Drop(torch.autograd.Function):
+    """Dropout in one kernel: keeps a byte for each element."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(torch.empty_like(x, dtype=torch.bool))
+        return torch.empty_like(x).copy_(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * ctx.saved_tensors[0]
+
+
 class LowRank(nn.Module):
     """y = base(x) + drop(x) A B, as `peft` and its kin compute it."""
 
@@ -43,10 +58,15 @@ class LowRank(nn.Module):
         self.lora_A = _adapter(rank, inputs, dtype)
         self.lora_B = _adapter(outputs, rank, dtype)
 
+    @property
+    def weight(self) -> Tensor:
+        """The base's, for who asks."""
+        return self.base.weight  # type: ignore[no-any-return]
+
     def forward(self, x_BTI: Tensor) -> Tensor:
         result = self.base(x_BTI)
         given = x_BTI if torch.is_autocast_enabled("cpu") else x_BTI.to(self.lora_A.dtype)
-        given = F.dropout(given, self.dropout) if self.dropout else given
+        given = _Drop.apply(given) if self.dropout else given
         update = F.linear(F.linear(given, self.lora_A), self.lora_B) * 2.0
         return result + update.to(result.dtype)
 
@@ -89,7 +109,7 @@ class FusedQKV(nn.Module):
         plain = _Dequantized.apply(x_BTI, self.weight, self.bias) if self.quantized else F.linear(x_BTI, self.weight, self.bias)
         if not hasattr(self, "lora_A"):
             return plain
-        given = F.dropout(x_BTI, self.dropout) if self.dropout else x_BTI
+        given = _Drop.apply(x_BTI) if self.dropout else x_BTI
         low = F.linear(given.to(self.lora_A.dtype), self.lora_A)[..., : self.lora_B.shape[1]]
         update = F.linear(low, self.lora_B) * 2.0
         return plain + F.pad(update, (0, sum(self.sizes) - update.shape[-1])).to(plain.dtype)
@@ -109,11 +129,13 @@ class _Part(nn.Module):
 
 
 class _Dequantized(torch.autograd.Function):
-    """x W^T with W made dense for the product and dropped: once there, once back."""
+    """x W^T with W made dense for the product and dropped: once there, once back. bitsandbytes keeps x too (MatMul4Bit, ctx.tensors)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.weight = weight
+        if weight.genwright_base in KEEP_INPUT:  # type: ignore[attr-defined]
+            ctx.kept = x
         dense = torch.empty_like(weight).copy_(weight.detach())
         return F.linear(x, dense, bias)
 
@@ -146,10 +168,10 @@ def adapt_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype) -> No
     if profile.fused_qkv:
         _fuse_qkv_(model, setup, profile, dtype, targets)
     if low_rank:
-        for name, module in list(model.named_modules()):
-            if _is_linear(module) and _wanted(role_of(name), targets):
-                inputs, outputs = _sizes(module)
-                _replace(model, name, LowRank(module, inputs, outputs, setup.rank, profile.dropout, dtype))
+        adapted = [(name, module) for name, module in model.named_modules() if _is_linear(module) and _wanted(role_of(name), targets)]
+        for name, module in adapted:
+            inputs, outputs = _sizes(module)
+            _replace(model, name, LowRank(module, inputs, outputs, setup.rank, profile.dropout, dtype))
     if setup.trains_embeddings:
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             if module is not None:

@@ -274,10 +274,13 @@ def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Pro
         with _saved_elsewhere(setup.offload_activations):
             hidden = _hidden(model, batch)
             recorder.cut("loss", -1, 0)
-            loss = _loss(model, hidden, batch["labels"], profile, recorder)
+            loss, logits = _loss(model, hidden, batch["labels"], profile)
             del hidden
+            held = logits if profile.holds_logits else None
+            del logits
     recorder.cut("backward", -1, 0)
     loss.backward()
+    del held
 
 
 @contextmanager
@@ -299,10 +302,11 @@ def _hidden(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return out.last_hidden_state if hasattr(out, "last_hidden_state") else out[0]
 
 
-def _loss(model: Any, hidden_BTD: Tensor, labels_BT: Tensor, profile: Profile, recorder: Recorder) -> Tensor:
+def _loss(model: Any, hidden_BTD: Tensor, labels_BT: Tensor, profile: Profile) -> tuple[Tensor, Any]:
+    """The loss, and the logits that it was computed from."""
     head = model.get_output_embeddings()
     if head is None:
-        return hidden_BTD.float().mean()
+        return hidden_BTD.float().mean(), None
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     logits_of: Callable[[Tensor], Tensor] = lambda hidden: torch.tanh(head(hidden) / cap) * cap if cap else head(hidden)
     return LOSSES[profile.logits](logits_of, hidden_BTD, labels_BT)
@@ -312,40 +316,47 @@ def _cross_entropy(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
     return F.cross_entropy(logits_BTV.flatten(0, -2), labels_BT.flatten())
 
 
-def _all_fp32(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
-    return _cross_entropy(logits_of(hidden).float(), labels)
+Loss = tuple[Tensor, Any]
 
 
-def _all_fp32_shifted(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+def _all_fp32(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
     logits = logits_of(hidden).float()
-    return _cross_entropy(logits[:, :-1].contiguous(), labels[:, 1:].contiguous()) + 0 * logits.detach().flatten()[0]
+    return _cross_entropy(logits, labels), logits
 
 
-def _all_compute(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
-    return _cross_entropy(logits_of(hidden), labels)
+def _all_fp32_shifted(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
+    logits = logits_of(hidden).float()
+    return _cross_entropy(logits[:, :-1].contiguous(), labels[:, 1:].contiguous()), logits
 
 
-def _chunked(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+def _all_compute(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
+    logits = logits_of(hidden)
+    return _cross_entropy(logits, labels), logits
+
+
+def _chunked(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
     chunks = [logits_of(part) for part in hidden.chunk(LOSS_CHUNKS, 1)]
     losses = [_cross_entropy(chunk.float(), part) for chunk, part in zip(chunks, labels.chunk(LOSS_CHUNKS, 1), strict=True)]
-    return torch.stack(losses).sum()
+    return torch.stack(losses).sum(), chunks
 
 
-def _chunked_compute(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+def _chunked_fp32(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
     chunks = [logits_of(part) for part in hidden.split(128, 1)]
-    losses = [F.cross_entropy(chunk.flatten(0, -2), part.flatten(), reduction="none") for chunk, part in zip(chunks, labels.split(128, 1), strict=True)]
-    return torch.cat(losses).sum()
+    chunks = [chunk.float() for chunk in chunks]
+    pairs = zip(chunks, labels.split(128, 1), strict=True)
+    losses = [F.cross_entropy(chunk.flatten(0, -2), part.flatten(), reduction="none") for chunk, part in pairs]
+    return torch.cat(losses).mean(), chunks
 
 
-def _piecewise(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
-    """The head's gradient is taken in the forward, a piece at a time: no logits are kept."""
+def _piecewise(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
+    """Each piece's logits are made again in the backward: none are kept."""
     run = lambda part, answer: _cross_entropy(logits_of(part).float(), answer)
     parts = zip(hidden.chunk(LOSS_CHUNKS, 1), labels.chunk(LOSS_CHUNKS, 1), strict=True)
-    return torch.stack([checkpoint(run, *pair, use_reentrant=False) for pair in parts]).sum()
+    return torch.stack([checkpoint(run, *pair, use_reentrant=False) for pair in parts]).sum(), None
 
 
-LOSSES: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]] = {
-    "fp32": _all_fp32, "fp32-shift": _all_fp32_shifted, "compute": _all_compute, "chunked": _chunked, "chunked-compute": _chunked_compute,
+LOSSES: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Loss]] = {
+    "fp32": _all_fp32, "fp32-shift": _all_fp32_shifted, "compute": _all_compute, "chunked": _chunked, "chunked-fp32": _chunked_fp32,
     "fused": _piecewise, "learned": _all_fp32,
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ from genwright.plan.pieces import Pieces
 from genwright.plan.record import Allocation, Trace
 from genwright.plan.setup import Setup
 
-MADE_BY = 5
+MADE_BY = 7
 """Of what a trace holds: raised when its making changes, so that older files are not read."""
 WORKSPACE = {"hopper": 32 * 2**20, "blackwell": 32 * 2**20, "cdna": 76 * 2**20}
 """cuBLAS's and hipBLASLt's, for each handle and stream: forward's thread and backward's."""
@@ -122,8 +122,10 @@ def workspaces(device: Any) -> list[Allocation]:
 def memory_of(trace: Trace, device: Any, *, expandable: bool = False, capacity: float = float("inf")) -> Memory:
     """Live and reserved bytes, and whether `capacity` bytes of segments hold them."""
     events = [*workspaces(device), *trace.allocations]
-    active, parts, phase, _ = live_peak(events)
+    live, parts, phase, _ = live_peak(events)
     free = Allocator(expandable=expandable).replay(events)
+    active = free.peak_active  # a block whose rest is too small to be split off counts whole, as torch's counters do
+    parts["rounding"] = active - live
     fits, retries = free.peak_reserved <= capacity, 0
     if not fits:
         bounded = Allocator(capacity=capacity, expandable=expandable)
