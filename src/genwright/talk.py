@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genwright.base.errors import BadRequest
+from genwright.base.errors import BadRequest, ModelError
 from genwright.data.files import load_rows
+from genwright.data.templates import encode_prompt
 from genwright.improve.solution import Answering, Solution, read_solution
 from genwright.improve.training import open_milestone
 from genwright.improve.workshop import Workshop
-from genwright.models.generate import Sampling
+from genwright.models.families import Head, family_of
+from genwright.models.generate import Sampling, context_of, log_probabilities
+from genwright.models.sources import cache_folder, cached, locate
 from genwright.project.store import Store
 
 MILESTONE = re.compile(r"(?:(?P<rung>\S+) )?step (?P<step>\d{1,9})")
@@ -38,6 +42,37 @@ class Session:
         shown = [self.answering.with_examples(messages) for messages in conversations]
         return self.answering.reply(shown, sampling, progress)
 
+    def log_probabilities(self, asked: Sequence[tuple[str, str]]) -> list[float]:
+        """Log p(text | before) of each (before, text), in nats, as plain text without a template; a decoder's.
+
+        Nothing before: the text begins with the model's own start, or its end where it has none. Errors: ModelError.
+        """
+        model, tokenizer = self.answering.model, self.answering.tokenizer
+        if family_of(model.config) != "decoder":
+            raise ModelError("Only a decoder has a likelihood of a text.", found=family_of(model.config))
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+        return log_probabilities(model, [([start, *encode(before)], encode(text)) for before, text in asked])
+
+
+class Attacked(Session):
+    """A session for conversations that somebody else made up: one that is longer than the context gets no answer."""
+
+    def replies(
+        self, conversations: list[list[dict[str, Any]]], *, temperature: float = 0.0, progress: Any = None
+    ) -> list[str]:
+        """The next turn of those that fit, an empty text for the others."""
+        fits = [self._fits(messages) for messages in conversations]
+        fitting = [messages for messages, fit in zip(conversations, fits) if fit]
+        answers = iter(super().replies(fitting, temperature=temperature, progress=progress) if fitting else [])
+        return [next(answers) if fit else "" for fit in fits]
+
+    def _fits(self, messages: list[dict[str, Any]]) -> bool:
+        model, tokenizer = self.answering.model, self.answering.tokenizer
+        if family_of(model.config) == "encoder-decoder":
+            return True
+        return len(encode_prompt(self.answering.with_examples(messages), tokenizer)) < context_of(model)
+
 
 def chat_session(spec: Any, base: Path, at: str | None = None) -> Session:
     """Open the project's result, or `at` a rung of its ladder or a checkpoint ("step 200", "lora step 200").
@@ -60,6 +95,18 @@ def chat_session(spec: Any, base: Path, at: str | None = None) -> Session:
     return Session(answering, spec.adapt.max_new_tokens, spec.project.seed)
 
 
+def open_session(model: str, *, base: Path, adapter: str = "", max_new_tokens: int = 128, seed: int = 0) -> Attacked:
+    """Open a model by catalogue name or source, with a `peft` adapter or none; no project is needed.
+
+    Errors: ModelError for what is not on disk or cannot be trusted.
+    """
+    folder = cached(locate(model, base=base), cache_folder())
+    if folder is None:
+        raise ModelError(f"{model} is not on disk yet.", do=f"genwright models pull {model}")
+    solution = Solution("opened", str(folder), str(base / adapter) if adapter else "", 0, Head())
+    return Attacked(Answering(solution, []), max_new_tokens, seed)
+
+
 def _solution_of_rung(store: Store, rung: str | None, model: Path) -> Solution:
     """A climbed rung, or the chosen one."""
     adapted = store.latest("adapt")
@@ -74,6 +121,12 @@ def _solution_of_rung(store: Store, rung: str | None, model: Path) -> Solution:
     if chosen not in climbed:
         raise BadRequest(f"'{chosen}' is no rung that was climbed.", wanted=f'one of {", ".join(climbed)}, or "step N"')
     return read_solution(adapted / chosen, model)
+
+
+def result_session(spec: Any, base: Path, max_new_tokens: int) -> Attacked:
+    """The project's result, for conversations that somebody else made up. Errors: those of `chat_session`."""
+    session = chat_session(spec, base)
+    return Attacked(session.answering, max_new_tokens, session.seed)
 
 
 @dataclass(frozen=True)

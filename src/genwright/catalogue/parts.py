@@ -91,3 +91,13 @@ METRICS = Registry(
         "pair-accuracy": "genwright.evaluate.metrics:PAIR_ACCURACY",
     },
 )
+
+ATTACKS = Registry(
+    "attack",
+    {
+        "direct": "genwright.evaluate.redteam.attacks:Direct",
+        "templates": "genwright.evaluate.redteam.attacks:Jailbreak",
+        "injection": "genwright.evaluate.redteam.attacks:Injection",
+        "crescendo": "genwright.evaluate.redteam.crescendo:Crescendo",
+    },
+)

@@ -24,6 +24,7 @@ VERBS = {
     "report": "one page: planned beside measured, scores, samples",
     "chat": "talk to the result",
     "estimate": "size any model and method without a project",
+    "redteam": "attack a model on purpose: jailbreaks, injection, escalation, bias",
     "tasks": "the kinds of work a project can be for",
     "models": "the catalogue of models: list, show, pull",
     "devices": "the catalogue of devices",

@@ -1,0 +1,111 @@
+"""Any OpenAI-compatible address, asked with a time limit: a target, an attacker or a judge that somebody else serves.
+
+Only the standard library: an address that hangs, lies about its length or answers nonsense costs `seconds` and is an
+`EndpointError`, never a stuck run.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from genwright.base.errors import BadRequest, GenwrightError
+
+Message = dict[str, Any]
+
+MOST_BYTES = 2**22
+"""Of an answer; the rest is not read."""
+
+
+class EndpointError(GenwrightError):
+    """The address did not answer, or not with a chat completion."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One model behind one address."""
+
+    url: str
+    """Up to and including /v1, or the whole of /v1/chat/completions."""
+    model: str = "auto"
+    key: str = ""
+    seconds: float = 60.0
+    """For one answer, all tries together."""
+    tries: int = 2
+    max_tokens: int = 256
+    temperature: float = 0.0
+    at_once: int = 4
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
+            raise BadRequest(
+                "This is no address of a model.", wanted="http://HOST:PORT/v1", found=self.url, do="correct the URL"
+            )
+
+    @property
+    def name(self) -> str:
+        """For reports: the model and the host, never the key."""
+        return f"{self.model} at {urlsplit(self.url).netloc}"
+
+    def reply(self, messages: Sequence[Message]) -> str:
+        """The next turn. Errors: EndpointError after the last try or the last second."""
+        end, told = time.monotonic() + self.seconds, ""
+        for _ in range(max(1, self.tries)):
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                return self._ask(messages, left, end)
+            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+                told = f"{type(error).__name__}: {error}"
+                if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429:
+                    break
+        raise EndpointError(
+            f"{self.name} gave no answer.", wanted="an OpenAI-compatible chat completion", found=told or f"silence for {self.seconds:g} s",
+            do="check that it is running and that its model and key are right",
+        )  # fmt: skip
+
+    def replies(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
+        """The next turn of many, a few at once. One that gives no answer is an empty text."""
+
+        def ask(messages: Sequence[Message]) -> str:
+            try:
+                return self.reply(messages)
+            except EndpointError:
+                return ""
+
+        with ThreadPoolExecutor(self.at_once) as pool:
+            return list(pool.map(ask, conversations))
+
+    def _ask(self, messages: Sequence[Message], seconds: float, end: float) -> str:
+        whole = self.url if self.url.endswith("/chat/completions") else f"{self.url.rstrip('/')}/chat/completions"
+        body = {
+            "model": self.model, "messages": list(messages), "max_tokens": self.max_tokens, "temperature": self.temperature,
+        }  # fmt: skip
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = urllib.request.Request(whole, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            text = json.loads(_read_until(answer, end))["choices"][0]["message"]["content"]
+        if not isinstance(text, str):
+            raise ValueError("the answer has no text")
+        return text
+
+
+def _read_until(answer: Any, end: float) -> bytes:
+    """The body; a server that sends a byte now and then is cut off at `end`."""
+    pieces, size = [], 0
+    while piece := answer.read1(65536):
+        pieces.append(piece)
+        size += len(piece)
+        if time.monotonic() > end:
+            raise TimeoutError("the answer did not end in time")
+        if size > MOST_BYTES:
+            raise ValueError(f"the answer is longer than {MOST_BYTES} bytes")
+    return b"".join(pieces)
