@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from genwright.catalogue.parts import METRICS
@@ -17,7 +18,7 @@ from genwright.data.layouts import families_that_learn
 from genwright.data.sources import read_rows
 from genwright.data.splits import check_leakage, split
 from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
-from genwright.export.handover import hand_over
+from genwright.export.handover import hand_over, hand_over_served
 from genwright.improve.climbing import climb_project
 from genwright.improve.placing import memory_bytes, placement_of
 from genwright.improve.workshop import Workshop, groups_of
@@ -108,6 +109,9 @@ def integrate(context: Context) -> dict[str, Any]:
     say = lambda text: context.events.write("note", stage="integrate", text=text)
     spec = context.spec
     handed = hand_over(workshop, workshop.solution(chosen), context.out, merge=spec.integrate.merge, say=say)
+    if spec.integrate.engine == "llamacpp":
+        base = Path(workshop.solution(chosen).model)
+        handed = hand_over_served(workshop, context.out, handed, base=base, quantize=spec.integrate.quantize, say=say)
     handed |= {"engine": spec.integrate.engine, "quantize": spec.integrate.quantize}
     summaries = {name: json.loads((folder / f"{name}.json").read_text()) for name, folder in context.inputs.items()}
     (context.out / "README.md").write_text(

@@ -12,9 +12,11 @@ from genwright.base.errors import GenwrightError
 from genwright.base.files import files_below
 from genwright.catalogue.parts import ADAPTERS
 from genwright.export.merge import merge_adapter
+from genwright.export.served import write_served
 from genwright.models.choose import link_or_copy
 from genwright.plan.memory import memory_is_an_error
 from genwright.plan.verify import measuring
+from genwright.serve.parity import check_record, words
 
 TOLERANCE = 1e-3
 """Largest logit difference between adapted and merged, both in float32; 6e-5 is usual, a bfloat16 merge gives 0.5."""
@@ -54,6 +56,22 @@ def hand_over(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Call
         "measured": {"merge_peak_bytes": measured.peak_bytes, "seconds": measured.seconds},
         "parity": {"max_logit_difference": difference, "tolerance": TOLERANCE, "rows": len(prompts)},
     }  # fmt: skip
+
+
+def hand_over_served(
+    workshop: Any, out: Path, handed: dict[str, Any], *, base: Path, quantize: str, say: Callable[[str], Any]
+) -> dict[str, Any]:
+    """Add the GGUF for llama.cpp and the record of its parity gate. Errors: ModelError; GenwrightError when it fails."""
+    adapter = out / "adapter" if handed["form"] == "adapter" else None
+    conversations = [
+        [dict(turn) for turn in row.conversation[:-1]] for row in workshop.rows("validation")[:FROZEN_PROMPTS]
+    ]
+    record = write_served(
+        base if adapter is not None else out / "model", out, conversations, quantize=quantize, adapter=adapter
+    )
+    say(f"as llama.cpp serves it: {words(record)}")
+    check_record(out)
+    return {**handed, "served": record, "bytes": _size(out)}
 
 
 def _size(folder: Path) -> int:

@@ -18,7 +18,7 @@ from genwright.base.errors import BadRequest, SpecError
 from genwright.base.registry import nearest, resolve
 from genwright.base.schema import REQUIRED, Field, declared
 from genwright.base.units import Bytes
-from genwright.project.tables import Adapt, Budget, Data, Hardware, Integrate, Project, Scope, Select
+from genwright.project.tables import Adapt, Budget, Data, Hardware, Integrate, Project, Scope, Select, Serve
 from genwright.project.values import Bounds, MismatchError, fit, plain, toml, words
 
 VERSION = 1
@@ -26,7 +26,7 @@ VERSION = 1
 
 TABLES: dict[str, type] = {
     "project": Project, "scope": Scope, "data": Data, "select": Select, "adapt": Adapt, "hardware": Hardware,
-    "integrate": Integrate,
+    "integrate": Integrate, "serve": Serve,
 }  # fmt: skip
 
 BUDGET = "genwright.project.tables:Budget"
@@ -77,6 +77,11 @@ BOUNDS: dict[str, Bounds] = {
     "adapt.recompute": Bounds(0),
     "adapt.mtbf_hours": Bounds(0, above=True),
     "hardware.watts": Bounds(0, above=True),
+    "serve.context": Bounds(64),
+    "serve.usd_per_million_prompt": Bounds(0),
+    "serve.usd_per_million_cached": Bounds(0),
+    "serve.usd_per_million_generated": Bounds(0),
+    "serve.parallel": Bounds(1, 256),
     "hardware.usd_per_hour": Bounds(0),
 }
 """What a number may be."""
@@ -101,6 +106,7 @@ class Spec:
     adapt: Adapt
     hardware: Hardware
     integrate: Integrate
+    serve: Serve
     methods: dict[str, dict[str, Any]]
     path: Path
     """The file."""
@@ -348,6 +354,11 @@ def _refuse_inert(given: dict[str, Any], origins: dict[str, str], only: set[str]
         raise SpecError(
             f"{origins['adapt.patience']}: adapt.patience has no effect without validations.",
             do="set adapt.validate_every, or leave patience out",
+        )
+    if given.get("integrate.quantize", "none") != "none" and given.get("integrate.engine") != "llamacpp":
+        raise SpecError(
+            f"{origins['integrate.quantize']}: integrate.quantize has no effect on what is made for transformers.",
+            do='set integrate.engine = "llamacpp", or leave quantize out',
         )
     ladder, objective = _ladder(given), str(given.get("adapt.objective") or "")
     effective = _parts_used(ladder, objective, str(given.get("scope.task")))

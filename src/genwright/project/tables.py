@@ -233,8 +233,52 @@ class Integrate:
     merge: bool = True
     """Merge an adapter into its base, in float32, behind a parity check. False: hand over the adapter."""
 
-    quantize: Literal["none"] = "none"
-    """Quantisation of the result."""
+    quantize: Literal["none", "q8_0"] = "none"
+    """Quantisation of the served file: "none" keeps half precision, "q8_0" stores 8 bits a weight."""
 
-    engine: Literal["transformers"] = "transformers"
-    """What the result is made for."""
+    engine: Literal["transformers", "llamacpp"] = "transformers"
+    """What the result is made for. "llamacpp" adds a GGUF file, behind a gate that compares its answers with the model's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """How `genwright serve` answers."""
+
+    engine: Literal["auto", "llamacpp", "vllm", "remote"] = "auto"
+    """What generates. "auto": `url` where one is given, else vLLM on a GPU that has it, else llama.cpp in this machine."""
+
+    url: str = ""
+    """An OpenAI-compatible server that runs already: its address, without /v1."""
+
+    remote_model: str = ""
+    """The model's name at `url`. Empty: the project's name."""
+
+    key_file: str = ""
+    """File with the API key for `url` and `fallback`."""
+
+    fallback: str = ""
+    """Address of a second server, asked while the first is down; it answers for the base only."""
+
+    context: int = 4096
+    """Tokens of one request, prompt and answer; no more than the model has."""
+
+    parallel: int = 4
+    """Requests that llama.cpp computes at a time; more wait."""
+
+    usd_per_million_prompt: float = 0.0
+    """Dollars of a million prompt tokens that were computed. Where no token has a price, `hardware.usd_per_hour` counts."""
+
+    usd_per_million_cached: float = 0.0
+    """Dollars of a million prompt tokens that were cached."""
+
+    usd_per_million_generated: float = 0.0
+    """Dollars of a million generated tokens."""
+
+    cors: tuple[str, ...] = ()
+    """Origins whose pages may call from a browser. Empty: none."""
+
+    certificate: str = ""
+    """PEM file of the TLS certificate. Empty: plain HTTP."""
+
+    certificate_key: str = ""
+    """PEM file of its private key."""

@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -81,6 +81,8 @@ class Parts:
     profiler: Profiler | None = None
     library: Library | None = None
     prices: Prices = field(default_factory=Prices)
+    examples: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None
+    """Sets examples before a question, where the result is a prompt with examples."""
 
 
 @dataclass
@@ -214,7 +216,8 @@ class Run:
         request, profile = self.thought.request, self.thought.profile
         body: dict[str, Any] = dict(request.params)
         if request.kind == "chat":
-            body["messages"] = list(request.messages)
+            messages, examples = list(request.messages), self.parts.examples
+            body["messages"] = examples(messages) if examples is not None and self.thought.expert is None else messages
         elif self.thought.decision.action == "redact":
             body["prompt"] = request.messages[0]["content"]
         if profile.max_tokens and "max_tokens" not in body and "max_completion_tokens" not in body:

@@ -79,6 +79,12 @@ class HttpEngine:
             await _refused(answer)
             return await _json(answer)
 
+    async def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One call to a path of the engine's own. Errors: EngineDown, EngineRefused."""
+        async with self._call("POST", path, body=body) as answer:
+            await _refused(answer)
+            return await _json(answer)
+
     async def load_adapter(self, name: str, path: Any, version: str) -> None:
         """A model that runs elsewhere takes no adapters of ours. Errors: EngineRefused."""
         raise EngineRefused(f"{self.address} takes no adapters", 501)
@@ -173,9 +179,9 @@ async def _refused(answer: aiohttp.ClientResponse) -> None:
     words = _words(text)
     if answer.status in (408, 429):
         raise EngineDown(words, retry_after=float(answer.headers.get("Retry-After", 1) or 1))
-    if answer.status >= 500 and not is_the_clients_fault(words):
+    if answer.status >= 500 and answer.status != 501 and not is_the_clients_fault(words):
         raise EngineDown(words)
-    raise EngineRefused(words, answer.status if answer.status < 500 else 400)
+    raise EngineRefused(words, 400 if answer.status == 500 else answer.status)
 
 
 def is_the_clients_fault(words: str) -> bool:

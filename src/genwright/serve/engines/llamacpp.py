@@ -140,6 +140,11 @@ class LlamaCpp:
         """Vectors of texts, where the engine was started for them. Errors: EngineRefused, EngineDown."""
         return await self._answering().client.embed(body)
 
+    async def ask(self, path: str, body: Mapping[str, Any], expert: Expert | None = None) -> dict[str, Any]:
+        """A call in llama.cpp's own words: tokens in, tokens out, for the parity gate. Errors: EngineDown, EngineRefused."""
+        now = self._answering()
+        return await now.client.ask(path, self._dialect("chat", body, expert, now))
+
     async def load_adapter(self, name: str, path: Path, version: str) -> None:
         """Convert it, then change generations, unless nothing runs yet."""
         served = f"{name}@{version}"

@@ -1,0 +1,134 @@
+"""What a project made, as something that can be served: the model, the adapter, the file for the engine and its proof.
+
+An export made for llama.cpp has `model.gguf` beside the model. One made for `transformers` is converted once, on the first
+`serve`, by a process that may load torch, and kept below `.genwright/serve/` under the digest of what it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genwright.base.errors import BadRequest, GenwrightError
+from genwright.base.files import folder_being_written, write_atomic
+from genwright.base.registry import resolve
+from genwright.project.store import Artifact, Store
+from genwright.serve.parity import RECORD, check_record
+
+Message = dict[str, Any]
+
+EXPORTER = "genwright.export.served"
+PROMPTS = 8
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is served."""
+
+    name: str
+    model: Path
+    """The model folder: merged, or the base of an adapter."""
+    adapter: Path | None
+    files: Path
+    """Where model.gguf and parity.json are."""
+    record: dict[str, Any]
+    digest: str
+    examples: Callable[[list[Message]], list[Message]] | None = None
+    """Of a result that answers with the nearest training rows before the question: what sets them there."""
+
+
+def made_by(spec: Any, base: Path, say: Any = print) -> Made:
+    """What the project made, proven. Errors: BadRequest where nothing was made or it writes no text; GenwrightError at the gate."""
+    store = Store(base / ".genwright")
+    handed = store.latest("integrate")
+    if handed is None:
+        raise BadRequest("This project has nothing to serve yet.", do="run `genwright apply` first")
+    summary = handed.summary()
+    _refuse_what_writes_no_text(store)
+    adapter = handed / "adapter" if summary["form"] == "adapter" else None
+    model = handed / "model"
+    if adapter is not None:
+        selected = store.latest("select")
+        assert selected is not None, "an adapter was trained on a model that was selected"
+        model = selected / "model"
+    files = handed.path if (handed / RECORD).exists() else _converted(spec, store, handed, model, adapter, say)
+    examples = _examples(store, handed)
+    return Made(spec.project.name, model, adapter, files, check_record(files), handed.digest, examples)
+
+
+def _refuse_what_writes_no_text(store: Store) -> None:
+    adapted, evaluated = store.latest("adapt"), store.latest("evaluate")
+    if adapted is None or evaluated is None:
+        return
+    note = adapted / str(evaluated.summary()["chosen"]) / "solution.json"
+    told = json.loads(note.read_text()) if note.exists() else {}
+    if told.get("head") not in (None, "language", "text"):
+        raise BadRequest(
+            f"The result has a head of {told['head']}: it writes no text.", wanted="a model that answers in words",
+            do="`genwright chat` and its file of questions use it",
+        )  # fmt: skip
+
+
+def _converted(spec: Any, store: Store, handed: Artifact, model: Path, adapter: Path | None, say: Any) -> Path:
+    folder = store.root / "serve" / f"{handed.digest[:16]}-{spec.integrate.quantize}"
+    if (folder / RECORD).exists():
+        return folder
+    say("converting the result for llama.cpp, and comparing its answers with the trained model's (once)")
+    with folder_being_written(folder) as out:
+        request = {
+            "model": str(model), "out": str(out), "conversations": _conversations(store), "quantize": spec.integrate.quantize,
+            "adapter": str(adapter) if adapter is not None else "",
+        }  # fmt: skip
+        write_atomic(out / "request.json", json.dumps(request))
+        done = subprocess.run(
+            [sys.executable, "-m", EXPORTER, str(out / "request.json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+        (out / "request.json").unlink()
+        if done.returncode:
+            raise GenwrightError(_why(done), do='set integrate.engine = "transformers" and use `genwright chat`')
+    return folder
+
+
+def _examples(store: Store, handed: Artifact) -> Callable[[list[Message]], list[Message]] | None:
+    """As `genwright chat` does it: the same rows, found the same way."""
+    told = json.loads((handed / "prompt.json").read_text(encoding="utf-8"))
+    scoped = store.latest("scope")
+    if not told.get("examples") or scoped is None:
+        return None
+    nearest = resolve("genwright.improve.examples:NearestExamples")(
+        resolve("genwright.data.files:load_rows")(scoped / "train.jsonl")
+    )
+    before = resolve("genwright.improve.examples:few_shot_messages")
+    return lambda messages: list(before(messages, nearest.nearest(str(messages[-1]["content"]), told["examples"])))
+
+
+def _why(done: subprocess.CompletedProcess[str]) -> str:
+    try:
+        return str(json.loads(done.stdout.strip().splitlines()[-1])["error"])
+    except (IndexError, ValueError, KeyError):
+        return "The result could not be converted for llama.cpp: " + " ".join(done.stderr.strip().splitlines()[-1:])
+
+
+def _conversations(store: Store) -> list[list[dict[str, Any]]]:
+    """Validation rows without their answers: what the gate asks."""
+    scoped = store.latest("scope")
+    if scoped is None:
+        return []
+    found = []
+    with (scoped / "validation.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            messages = row.get("messages") or []
+            if len(messages) > 1:
+                found.append([{"role": one["role"], "content": one["content"]} for one in messages[:-1]])
+            elif row.get("text"):
+                found.append([{"role": "user", "content": row["text"]}])
+            if len(found) == PROMPTS:
+                break
+    return found
