@@ -30,7 +30,7 @@ START_SECONDS = 1.0e-5
 """A message's launch."""
 CONGESTION = 0.035
 """Share of the network's rate that each doubling of the machines costs: paths meet in the fabric."""
-CROWDING = 1.06
+CROWDING = 1.12
 """Computing beside a message takes so much longer: it gives up multiprocessors and memory's time."""
 
 

@@ -17,7 +17,7 @@ from genwright.catalogue.devices import Device
 
 TILES = ((256, 128, 1.0), (128, 128, 0.97), (128, 64, 0.85), (64, 64, 0.7))
 """(rows, columns, share of the best rate) of the tiles that libraries choose from: larger ones read less per product."""
-FILL_SECONDS = 5e-6
+FILL_SECONDS = 4.0e-6
 """Filling and draining a tile's pipeline: latencies of memory, which faster matrix units do not shorten."""
 BEST_SHARE = 0.92
 """Of a data sheet's rate, where power does not bind: measured on parts from RTX 3090 to TPU v5p."""
@@ -82,7 +82,7 @@ class Speeds:
         """Seconds of `batch` products [m, k] x [k, n]: the best tile's waves, or the bytes, whichever is longer.
 
         >>> one = Speeds("one", {"bf16": 1e14}, 1e13, 1e15, 0, 1e9, 0.7, kernel=0.0)
-        >>> round(one.matmul(4096, 4096, 4096) / (2 * 4096**3 / 1e14), 3)  # and 3.5 microseconds
+        >>> round(one.matmul(4096, 4096, 4096) / (2 * 4096**3 / 1e14), 3)  # and 4 microseconds
         1.003
         """
         moved = traffic if traffic is not None else 2.0 * batch * (m * k + k * n + m * n)

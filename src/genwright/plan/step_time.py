@@ -21,7 +21,7 @@ from genwright.plan.speeds import Speeds, speeds_of
 LAUNCH_SECONDS = 7.0e-6
 """Of the host for one operation: autoparallel's fit on H100; backward's operations are sent by C++ and come cheaper."""
 BACKWARD_LAUNCH = 0.75
-LAUNCHES = {"qwen-finetune": 1.5, "deepspeed": 1.5, "transformers": 1.3, "trl": 1.3, "peft": 1.4, "accelerate": 1.3, "llamafactory": 1.4, "axolotl": 1.4,
+LAUNCHES = {"qwen-finetune": 2.7, "deepspeed": 2.0, "transformers": 1.3, "trl": 1.3, "peft": 1.4, "accelerate": 1.3, "llamafactory": 1.4, "axolotl": 1.4,
             "megatron": 1.2, "megatron-deepspeed": 1.3, "internevo": 1.2}  # fmt: skip
 """Framework -> what its hooks add to a launch."""
 FUSED_TRAFFIC = 0.35
@@ -67,9 +67,10 @@ def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Sp
     fabric = fabric_of(placed, setup.count)
     messages = _messages(trace, fabric, setup, lanes)
     offload = _offload(trace, placed.device, setup)
-    total = sum(lanes.values()) + messages + STEP_SECONDS
+    host = _hooks(trace, setup)
+    total = sum(lanes.values()) + messages + host + STEP_SECONDS
     idle = bubble(setup.pipeline_degree, setup.accumulate) * (total - lanes.get("optimizer", 0.0))
-    parts |= {"communication": messages, "bubble": idle, "offload": offload, "between steps": STEP_SECONDS}
+    parts |= {"communication": messages, "bubble": idle, "offload": offload, "between steps": STEP_SECONDS, "hooks": host}
     computing = parts["matmul"] + parts["attention"]
     return StepTime(
         total + idle + offload, {name: value for name, value in parts.items() if value}, computing,
@@ -90,21 +91,60 @@ def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, 
         parts[op.kind] += spent
         device += spent
         host += op.count * each * (FUSED_LAUNCHES if fused and op.kind in BETWEEN else 1.0)
+    if phase != "optimizer" and phase != "loss":
+        unpacking = _unpacking(phase, trace, pace, setup)
+        parts["dequantize"] += unpacking
+        device += unpacking
     parts["waiting for the host"] += max(0.0, host - device)
     return max(device, host)
+
+
+STEADY = 0.86
+"""Of the best measured matmul, what products of a training step get hour after hour: boards warm up, operands are transposed,
+and a MAMF is the best of all shapes."""
+UNPACKED_BYTES = {"int4": 18.0, "int8": 10.0}
+"""Of a weight kept in integers by GPTQ: read and written while torch's own operations shift, mask and scale it into 16 bits
+(AutoGPTQ: nn_modules/qlinear/qlinear_cuda_old.py, the path that has a gradient)."""
+GPTQ = ("qwen-finetune", "peft", "transformers", "trl", "llamafactory", "axolotl")
+HOOK_SECONDS = 1.2e-4
+"""Of DeepSpeed's ZeRO-3 around a module: fetch, wait, release, in Python; with whole weights trained, on any number of devices."""
+HOOKED_MODULES = 12
+"""Of a block: those that hold weights, before and after."""
+HOOKED = ("qwen-finetune", "deepspeed")
+"""Frameworks that use it. Each gather is waited for where it is needed, so little of it is hidden."""
+OWNED = ("internevo",)
+"""Frameworks whose optimizer state is split by whole tensors: each owner sends its own to all, one after another."""
+OWNED_HOP = 2.3e-6
+"""A rank that such a message passes through."""
 
 
 BETWEEN = ("elementwise", "reduction", "copy")
 """Kinds of operations that a compiler fuses."""
 
 
+def _unpacking(phase: str, trace: Trace, pace: Speeds, setup: Setup) -> float:
+    """Seconds of a phase that go into unpacking a base of integers; recomputing is counted with the backward."""
+    each = UNPACKED_BYTES.get(setup.base, 0.0) if setup.framework in GPTQ else 0.0
+    times = {"forward": 1.0, "recompute": 1.0, "backward": 1.0}.get(phase, 0.0)
+    return each * times * trace.active_parameters / (setup.tensor_degree * setup.pipeline_degree) * setup.accumulate / pace.bandwidth
+
+
+def _hooks(trace: Trace, setup: Setup) -> float:
+    """Seconds that a framework's hooks stop the device for."""
+    if setup.framework not in HOOKED or (setup.adapter != "full" and setup.strategy != "zero3"):
+        return 0.0
+    passes = 2.0 + (setup.recompute == "full")
+    return HOOK_SECONDS * HOOKED_MODULES * trace.layers / setup.pipeline_degree * passes * setup.accumulate
+
+
 def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
     """Of one run."""
     m, n, k, batch = op.shape
+    steady = STEADY if pace.basis == "datasheet" else 1.0
     if op.kind == "matmul" and m:
-        return pace.matmul(m, n, k, batch=max(1, batch), precision=_units(op.dtype, pace), traffic=op.bytes)
+        return pace.matmul(m, n, k, batch=max(1, batch), precision=_units(op.dtype, pace), traffic=op.bytes) / steady
     if op.kind == "matmul":
-        return max(op.flops / pace.rate(_units(op.dtype, pace)), pace.stream(op.bytes)) + pace.kernel
+        return max(op.flops / pace.rate(_units(op.dtype, pace)), pace.stream(op.bytes)) / steady + pace.kernel
     if op.kind == "attention":
         seen = 1.0 if setup.objective in NOT_CAUSAL else 0.5
         backward = "backward" in op.op
@@ -132,7 +172,9 @@ def _messages(trace: Trace, fabric: Fabric, setup: Setup, lanes: dict[str, float
     shown = 0.0
     for one in trace.collectives:
         seconds = message_seconds(one, fabric, stride=strides.get(one.axis, 1))
-        if one.overlappable:
+        if setup.framework in OWNED and one.phase == "optimizer":
+            seconds += one.group * one.group * OWNED_HOP
+        if one.overlappable and not (setup.framework in HOOKED and setup.strategy == "zero3"):
             hidden[one.phase].append(seconds)
         else:
             shown += seconds
