@@ -30,8 +30,9 @@ lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes of one thread each: a tiny model gains nothing from two threads, and two processes do not wait for each other.
 test: lint  ## everything that a change must pass
-	$(BIN)/python -m pytest --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
 test-web: $(STAMP)  ## the report in a real browser (installs Debian's chromium where it is missing)
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
