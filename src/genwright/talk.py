@@ -103,7 +103,7 @@ def open_session(model: str, *, base: Path, adapter: str = "", max_new_tokens: i
     folder = cached(locate(model, base=base), cache_folder())
     if folder is None:
         raise ModelError(f"{model} is not on disk yet.", do=f"genwright models pull {model}")
-    solution = Solution("opened", str(folder), str(base / adapter) if adapter else "", 0, Head())
+    solution = Solution("opened", str(folder), str(base / adapter) if adapter else "", head=Head())
     return Attacked(Answering(solution, []), max_new_tokens, seed)
 
 

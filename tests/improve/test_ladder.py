@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genwright.improve.ladder import Rung, climb
+from genwright.improve.ladder import Rung, Tried, climb
 
 SCORES = {"zero-shot": 1.0, "few-shot": 30.0, "lora": 60.0, "full": 55.0}
 
@@ -14,9 +16,9 @@ def run(target: float | None, *, costs: dict[str, dict[str, float]] | None = Non
         higher: bool = True):  # fmt: skip
     tried: list[str] = []
 
-    def attempt(name: str) -> tuple[float, dict[str, float]]:
+    def attempt(name: str, left: Mapping[str, float]) -> Tried:
         tried.append(name)
-        return SCORES[name], {"hours": real}
+        return Tried(SCORES[name], SCORES[name], {"hours": real})
 
     rungs = [Rung(name, (costs or {}).get(name, {"hours": 1.0})) for name in SCORES]
     return climb(rungs, attempt, target=target, budget=budget, higher_is_better=higher), tried
@@ -48,7 +50,7 @@ def test_a_rung_beyond_the_budget_is_skipped_and_said() -> None:
     climbed, tried = run(90.0, costs={"lora": {"hours": 9.0}}, budget={"hours": 4.0})
     assert tried == ["zero-shot", "few-shot", "full"]
     assert [attempt.skipped for attempt in climbed.tried if attempt.skipped] == [
-        "lora: needs 9 hours, and the budget has 2 left"
+        "lora: needs up to 9 hours, and the budget has 2 left"
     ]
     assert climbed.chosen == "full"
 
@@ -68,9 +70,45 @@ def test_planned_costs_never_exceed_the_budget(hours: list[float], budget: float
     spent: list[float] = []
     rungs = [Rung(str(number), {"hours": cost}) for number, cost in enumerate(hours)]
 
-    def attempt(name: str) -> tuple[float, dict[str, float]]:
+    def attempt(name: str, left: Mapping[str, float]) -> Tried:
         spent.append(hours[int(name)])
-        return 0.0, {"hours": hours[int(name)]}
+        return Tried(0.0, 0.0, {"hours": hours[int(name)]})
 
     climb(rungs, attempt, target=1.0, budget={"hours": budget})
     assert sum(spent) <= budget + 1e-9
+
+
+def test_the_interval_must_clear_the_target_where_it_is_the_bound() -> None:
+    scores = {"few-shot": (30.0, 24.0), "lora": (60.0, 52.0)}
+    rungs = [Rung(name) for name in scores]
+    climbed = climb(rungs, lambda name, left: Tried(*scores[name], {}), target=28.0)
+    assert [attempt.name for attempt in climbed.tried] == ["few-shot", "lora"]
+    assert (climbed.chosen, climbed.met) == ("lora", True)
+
+
+def test_a_rung_that_was_stopped_has_no_score_and_is_not_chosen() -> None:
+    def attempt(name: str, left: Mapping[str, float]) -> Tried:
+        return (
+            Tried(None, None, {"hours": left["hours"]}, "lora: stopped")
+            if name == "lora"
+            else Tried(9.0, 9.0, {"hours": 1.0})
+        )
+
+    rungs = [Rung("few-shot", {"hours": 1.0}), Rung("lora", {"hours": 1.0}), Rung("full", {"hours": 1.0})]
+    climbed = climb(rungs, attempt, target=50.0, budget={"hours": 3.0})
+    assert [(one.name, one.skipped) for one in climbed.tried] == [
+        ("few-shot", ""), ("lora", "lora: stopped"), ("full", "full: needs up to 1 hours, and the budget has 0 left"),
+    ]  # fmt: skip
+    assert climbed.chosen == "few-shot"
+
+
+def test_what_a_killed_process_spent_counts_once() -> None:
+    seen = []
+
+    def attempt(name: str, left: Mapping[str, float]) -> Tried:
+        seen.append((name, left["hours"]))
+        return Tried(1.0, 1.0, {"hours": 2.0})
+
+    rungs = [Rung("few-shot", {"hours": 2.0}, spent={"hours": 1.5}), Rung("lora", {"hours": 2.0})]
+    climb(rungs, attempt, target=50.0, budget={"hours": 4.0})
+    assert seen == [("few-shot", 4.0), ("lora", 2.0)]

@@ -69,6 +69,8 @@ RUNGS = Registry(
     {
         "zero-shot": "genwright.improve.rungs:zero_shot",
         "few-shot": "genwright.improve.rungs:few_shot",
+        "prompt-search": "genwright.improve.rungs:prompt_search",
+        "lora-search": "genwright.improve.rungs:lora_search",
         **dict.fromkeys(ADAPTERS, "genwright.improve.rungs:trained"),
     },
 )

@@ -7,10 +7,10 @@ from typing import Any
 
 from genwright.base.errors import BadRequest
 from genwright.catalogue.parts import METRICS
-from genwright.improve.ladder import Rung, climb
+from genwright.improve.budget import cost, seconds_left, spent_seconds
+from genwright.improve.failures import error_analysis
+from genwright.improve.ladder import Rung, Tried, climb
 from genwright.improve.workshop import Workshop
-
-JOULES_PER_KWH = 3.6e6
 
 
 def climb_project(workshop: Workshop) -> dict[str, Any]:
@@ -19,11 +19,19 @@ def climb_project(workshop: Workshop) -> dict[str, Any]:
     planned = {name: workshop.plan(name) for name in workshop.ladder}
     attempts: dict[str, dict[str, Any]] = {}
 
-    def attempt(name: str) -> tuple[float, Mapping[str, float]]:
-        attempts[name] = workshop.attempt(name, planned[name])
-        return attempts[name]["score"]["value"], cost(attempts[name]["measured"])
+    def attempt(name: str, left: Mapping[str, float]) -> Tried:
+        done = workshop.attempt(name, planned[name], seconds=seconds_left(left, spec.hardware))
+        attempts[name] = done
+        return tried(done, spec, metric.higher_is_better)
 
-    rungs = [Rung(name, cost(estimate.to_json())) for name, estimate in planned.items()]
+    finished = lambda name: (workshop.made / name / "attempt.json").exists()
+    rungs = [
+        Rung(
+            name, cost(estimate.quantities["seconds"].high, spec.hardware),
+            {} if finished(name) else cost(spent_seconds(workshop.made / name), spec.hardware),
+        )
+        for name, estimate in planned.items()
+    ]  # fmt: skip
     budget = {name: amount for name, amount in vars(spec.scope.budget).items() if amount is not None}
     climbed = climb(rungs, attempt, target=spec.scope.target, higher_is_better=metric.higher_is_better, budget=budget)
     if not climbed.chosen:
@@ -32,21 +40,24 @@ def climb_project(workshop: Workshop) -> dict[str, Any]:
             found=climbed.why,
             do="raise scope.budget, or choose a cheaper ladder",
         )
+    scored = [name for name, done in attempts.items() if not done["skipped"]]
     return {
-        "metric": workshop.metric, "target": spec.scope.target, "met": climbed.met, "chosen": climbed.chosen, "why": climbed.why,
-        "recipes": {name: workshop.recipe(name).to_json() for name in attempts if workshop.trains(name)},
+        "metric": workshop.metric, "target": spec.scope.target, "stop_at": spec.adapt.stop_at, "met": climbed.met,
+        "chosen": climbed.chosen, "why": climbed.why,
+        "recipes": {name: workshop.recipe(name).to_json() for name in scored if workshop.trains(name)},
         "rungs": [
-            attempts.get(tried.name) or {"name": tried.name, "skipped": tried.skipped, "planned": planned[tried.name].to_json()}
-            for tried in climbed.tried
+            attempts.get(one.name) or {"name": one.name, "skipped": one.skipped, "planned": planned[one.name].to_json()}
+            for one in climbed.tried
         ],
+        "errors": error_analysis([(name, workshop.made / name / "predictions.jsonl") for name in scored], metric.higher_is_better),
     }  # fmt: skip
 
 
-def cost(quantities: Mapping[str, Any]) -> dict[str, float]:
-    """A plan's or a measurement's seconds, dollars and joules, in the units of a budget."""
-    known = {
-        "hours": (quantities.get("seconds"), 3600.0),
-        "usd": (quantities.get("usd"), 1.0),
-        "kwh": (quantities.get("joules"), JOULES_PER_KWH),
-    }
-    return {name: amount / unit for name, (amount, unit) in known.items() if amount is not None}
+def tried(done: Mapping[str, Any], spec: Any, higher_is_better: bool) -> Tried:
+    """A finished attempt as the rule of climbing sees it: the bound is the value, or the interval's end nearest to failing."""
+    spent = cost(done["spent_seconds"], spec.hardware)
+    if done["skipped"]:
+        return Tried(None, None, spent, done["skipped"])
+    score = done["score"]
+    pessimist = score["low"] if higher_is_better else score["high"]
+    return Tried(score["value"], pessimist if spec.adapt.stop_at == "interval" else score["value"], spent)

@@ -57,5 +57,5 @@ def question(row: Row) -> str:
 def few_shot_messages(asked: Sequence[Message], examples: Sequence[Row]) -> list[Message]:
     """The conversation with the examples' turns before its last question; a system turn stays first and is not repeated."""
     system = [dict(message) for message in asked[:1] if message["role"] == "system"]
-    shown = [dict(message) for row in examples for message in row.messages if message["role"] != "system"]
+    shown = [dict(message) for row in examples for message in row.conversation if message["role"] != "system"]
     return [*system, *shown, *(dict(message) for message in asked[len(system) :])]

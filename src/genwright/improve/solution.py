@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from genwright.data.formats import Row
 from genwright.data.layouts import Setting
 from genwright.data.templates import encode_prompt, source_text
 from genwright.improve.examples import NearestExamples, few_shot_messages
+from genwright.improve.prompts import Prompt, instructed
 from genwright.improve.reading import READERS, Progress, classes_of, tags_of
 from genwright.models.attention import NAME
 from genwright.models.families import Head, family_of
@@ -33,14 +34,19 @@ class Solution:
     adapter: str = ""
     examples: int = 0
     """How many of the nearest training rows are shown in the prompt."""
+    instruction: str = ""
+    """What stands before the first question."""
+    nearest_last: bool = True
+    """Whether the nearest example stands next to the question."""
     head: Head = field(default_factory=Head)
     """What answers: text is written by a language head, a class is chosen by one of classes."""
 
 
-def write_solution(folder: Path, *, form: str, examples: int, head: Head) -> None:
+def write_solution(folder: Path, *, form: str, examples: int, head: Head, prompt: Prompt | None = None) -> None:
     """Note beside what was trained how the rung answers; `form` is "prompt", "adapter" or "model"."""
+    prompt = prompt or Prompt(examples=examples)
     head = Head() if head.kind == "value" else head  # a value only served the training
-    note = {"form": form, "examples": examples, "head": head.kind, "labels": list(head.labels)}
+    note = {"form": form, "head": head.kind, "labels": list(head.labels), **vars(prompt)}
     write_atomic(folder / "solution.json", json.dumps(note, ensure_ascii=False))
 
 
@@ -49,7 +55,16 @@ def read_solution(folder: Path, base_model: Path) -> Solution:
     left = json.loads((folder / "solution.json").read_text())
     model = folder / "model" if left["form"] == "model" else base_model
     adapter = str(folder / "adapter") if left["form"] == "adapter" else ""
-    return Solution(folder.name, str(model), adapter, left["examples"], Head(left["head"], tuple(left["labels"])))
+    head = Head(left["head"], tuple(left["labels"]))
+    return Solution(
+        folder.name,
+        str(model),
+        adapter,
+        left["examples"],
+        left.get("instruction", ""),
+        left.get("nearest_last", True),
+        head,
+    )
 
 
 class Answering:
@@ -70,9 +85,16 @@ class Answering:
 
     def with_examples(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation that is put to the model: as asked, with the nearest training rows before it where they help."""
-        if self.nearest is None:
-            return [dict(message) for message in messages]
-        return few_shot_messages(messages, self.nearest.nearest(str(messages[-1]["content"]), self.solution.examples))
+        solution = self.solution
+        if self.nearest is None or not solution.examples:
+            return instructed(messages, solution.instruction)
+        shown = self.nearest.nearest(str(messages[-1]["content"]), solution.examples)
+        ordered = shown if solution.nearest_last else shown[::-1]
+        return instructed(few_shot_messages(messages, ordered), solution.instruction)
+
+    def ask_as_(self, prompt: Prompt) -> None:
+        """From now on, put questions in this form. The examples of a model opened without any cannot be shown."""
+        self.solution = replace(self.solution, **vars(prompt))
 
     def answer(self, rows: Sequence[Row], sampling: Sampling, progress: Progress | None = None) -> list[str]:
         """One answer a row, in order, to the row without its last turn; or its class, or its tags."""

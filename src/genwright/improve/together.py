@@ -34,6 +34,7 @@ def train_together(workshop: Any, rung: str, place: Placement, folder: Path) -> 
     argument = {
         "path": str(workshop.spec.path), "given": workshop.spec.given, "scope": str(workshop.scope), "model": str(workshop.model),
         "made": str(workshop.made), "rung": rung, "place": dataclasses.asdict(place), "events": str(told),
+        "until": workshop.until,
     }  # fmt: skip
     with _retold(told, workshop.events):
         measured = launch.run(place.ranks, "genwright.improve.together:work", argument, device=place.device)
@@ -60,6 +61,7 @@ def work(argument: dict[str, Any]) -> dict[str, Any]:
             spec_from_given(argument["given"], Path(argument["path"])), scope=Path(argument["scope"]), model=Path(argument["model"]),
             made=Path(argument["made"]), events=events, stop=stop,
         )  # fmt: skip
+        workshop.until = argument["until"]
         rung, place = argument["rung"], Placement(**argument["place"])
         return train_share(workshop.job(rung, workshop.made / rung, place))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import statistics
 import time
@@ -66,6 +67,8 @@ class Job:
     """What it takes to learn from own answers."""
     place: Placement = SINGLE
     """How it is laid over devices."""
+    until: float = math.inf
+    """The moment (`time.time()`) at which the budget is spent: training ends there with what it has learned."""
 
     @property
     def checkpoints(self) -> Path:
@@ -178,6 +181,9 @@ class Training:
                 self.job.say(f"step {done.step} is in the middle of a round of answers, so it cannot be a milestone")
             if self.progress.exhausted(self.job.patience):
                 self.job.say(f"stopped early at step {done.step}: validation no longer improves")
+                return
+            if any(agreed(time.time() >= self.job.until)):
+                self.job.say(f"stopped at step {done.step} of {self.job.recipe.steps}: the budget is spent")
                 return
 
     def _save_or_stop(self, step: int) -> None:

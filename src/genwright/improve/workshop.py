@@ -9,8 +9,10 @@ The stages `adapt`, `evaluate` and `integrate` each open one over their context.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +22,7 @@ from typing import Any
 from genwright.base.errors import DataError, DoesNotFit, RecipeError
 from genwright.base.files import files_below, free_bytes, write_atomic
 from genwright.base.units import Bytes
-from genwright.catalogue.parts import ADAPTERS, METRICS, OBJECTIVES, RUNGS
+from genwright.catalogue.parts import METRICS, OBJECTIVES, RUNGS
 from genwright.catalogue.tasks import task
 from genwright.data.files import load_rows
 from genwright.data.formats import Row
@@ -31,9 +33,20 @@ from genwright.engine.recipe import Recipe, objective_name, recipe_for
 from genwright.engine.rewards import Reward, load_reward, try_reward
 from genwright.engine.rollouts import blank_round, refuse_ungrouped
 from genwright.evaluate.statistics import bootstrap
+from genwright.improve.budget import Meter, OutOfBudget
 from genwright.improve.examples import NearestExamples, few_shot_messages
 from genwright.improve.learning import Answerer, no_second_model
 from genwright.improve.placing import AUTO, devices_here, memory_bytes, placement_of
+from genwright.improve.prompts import Prompt
+from genwright.improve.searching import (
+    TRIALS,
+    lora_chosen,
+    lora_work,
+    prompt_work,
+    search_lora,
+    search_prompt,
+    with_search,
+)
 from genwright.improve.solution import Answering, Solution, read_solution, write_solution
 from genwright.improve.together import train_together
 from genwright.improve.training import Job, train_to_end
@@ -94,6 +107,8 @@ class Workshop:
         self.spec, self.scope, self.model, self.made, self.events, self.stop = spec, scope, model, made, events, stop
         self.metric = spec.scope.metric or task(spec.scope.task).metric
         self.ladder = tuple(spec.adapt.ladder) or (spec.adapt.method,)
+        self.until = math.inf
+        """The moment at which the rung under way must have ended."""
 
     @classmethod
     def of(cls, context: Any, *, made: Path) -> Workshop:
@@ -190,13 +205,14 @@ class Workshop:
 
     def recipe(self, method: str) -> Recipe:
         """The method's recipe. Errors: RecipeError when the objective cannot learn from these rows."""
+        made = RUNGS[method](self.spec, method)
         recipe = recipe_for(
-            self.spec, method, len(self.feeds["train"]), family=self.family, labels=self._setting.labels,
+            self.spec, made.method, len(self.feeds["train"]), family=self.family, labels=self._setting.labels,
             reward=self.reward.identity if self.reward else "", device=devices_here()[0],
         )  # fmt: skip
         if recipe.rollouts is not None:
             refuse_ungrouped(recipe)
-        return recipe
+        return lora_chosen(recipe, self.made / method) if made.search == "lora" else recipe
 
     @cached_property
     def reward(self) -> Reward | None:
@@ -225,10 +241,18 @@ class Workshop:
 
     def trains(self, rung: str) -> bool:
         """Whether a rung trains weights."""
-        return rung in ADAPTERS
+        return bool(RUNGS[rung](self.spec, rung).method)
 
     def plan(self, rung: str) -> Estimate:
-        """What this rung will need on this machine."""
+        """What this rung will need on this machine, with what it searches first."""
+        search, planned = RUNGS[rung](self.spec, rung).search, self._plan_once(rung)
+        if search == "prompt":
+            return with_search(planned, "evaluate_seconds", prompt_work(self, rung), self.spec.hardware)
+        if search == "lora":
+            return with_search(planned, "train_seconds", lora_work(self.recipe(rung)), self.spec.hardware)
+        return planned
+
+    def _plan_once(self, rung: str) -> Estimate:
         if not self.trains(rung):
             return plan_prompting(
                 self.config, self._asking(rung), self._machine, precision=self.spec.adapt.precision, weights_bytes=self._weights_bytes,
@@ -311,9 +335,13 @@ class Workshop:
             raise DataError(
                 f"There are no {split} rows to judge on.", do=f"raise data.{split}_fraction, or give data.{split}"
             )
-        tell = lambda done, total: self.events.write(
-            "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
-        )
+
+        def tell(done: int, total: int) -> None:
+            self.within_budget()
+            self.events.write(
+                "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
+            )
+
         with measuring() as measured, memory_is_an_error("evaluate", rung):
             answers, scores = self._answered(rung, rows, tell)
         references, groups = [reference(row) for row in rows], groups_of(rows)
@@ -342,15 +370,38 @@ class Workshop:
         """Whether a rung is judged by what it says of a text, without writing one."""
         return bool(METRICS[self.metric].reads)
 
-    def attempt(self, rung: str, planned: Estimate) -> dict[str, Any]:
-        """Make a rung's solution, judge it on validation rows, and write down what it took. A finished rung is only read."""
+    def within_budget(self) -> None:
+        """Errors: OutOfBudget when the rung under way has taken all that is left."""
+        if time.time() >= self.until:
+            raise OutOfBudget
+
+    def attempt(self, rung: str, planned: Estimate, *, seconds: float = math.inf) -> dict[str, Any]:
+        """Make a rung's solution, judge it on validation rows, and write down what it took. A finished rung is only read.
+
+        After `seconds` of wall time, those of killed processes included, it stops: training ends early and is judged by
+        what it has learned; a judgement that does not end in time leaves no score.
+        """
         folder = self.made / rung
         finished = folder / "attempt.json"
         if finished.exists():
             return dict(json.loads(finished.read_text()))
         self._refuse_what_does_not_fit(rung, planned)
         self.events.write("planned", stage="adapt", rung=rung, **planned.to_json())
-        measured = self._make(rung, folder)
+        with Meter(folder) as meter:
+            self.until = time.time() + seconds - meter.before
+            try:
+                outcome = self._attempted(rung, folder, planned)
+            except OutOfBudget:
+                outcome = {"skipped": f"{rung}: stopped, because what is left of the budget was spent"}
+                self._note(outcome["skipped"])
+            finally:
+                self.until = math.inf
+        attempt = {"name": rung, "skipped": "", "planned": planned.to_json(), "spent_seconds": meter.seconds, **outcome}
+        write_atomic(finished, json.dumps(attempt, indent=1))
+        return attempt
+
+    def _attempted(self, rung: str, folder: Path, planned: Estimate) -> dict[str, Any]:
+        measured = self._make(rung, folder, judging_seconds=planned.quantities["evaluate_seconds"].high)
         judgement = self.judge(rung, self.judged_on, split="validation")
         judgement.write(folder / "predictions.jsonl", self.judged_on)
         measured |= {"evaluate_seconds": judgement.seconds, "evaluate_peak_bytes": judgement.peak_bytes}
@@ -359,22 +410,32 @@ class Workshop:
         measured["host_bytes"] = max(peaks)
         measured |= self._bill(measured["seconds"])
         self.events.write("measured", stage="adapt", rung=rung, **measured)
-        attempt = {"name": rung, "skipped": "", "score": judgement.intervals[self.metric], "scores": judgement.intervals,
-                   "planned": planned.to_json(), "measured": measured}  # fmt: skip
-        write_atomic(finished, json.dumps(attempt, indent=1))
-        return attempt
+        return {"score": judgement.intervals[self.metric], "scores": judgement.intervals, "measured": measured}
 
-    def _make(self, rung: str, folder: Path) -> dict[str, Any]:
-        """Leave solution.json and what it names; returns what was measured."""
+    def _make(self, rung: str, folder: Path, *, judging_seconds: float) -> dict[str, Any]:
+        """Leave solution.json and what it names; returns what was measured. Training leaves time for judging."""
         folder.mkdir(parents=True, exist_ok=True)
         made = RUNGS[rung](self.spec, rung)
         measured: dict[str, Any] = {}
-        if made.form != "prompt":
+        prompt = Prompt(examples=made.examples)
+        with measuring() as searching:
+            if made.search == "prompt":
+                prompt = search_prompt(self, rung, folder, self.within_budget)
+            if made.search == "lora":
+                search_lora(self, rung, folder, self.within_budget)
+        if made.method:
+            limit, self.until = self.until, self.until - judging_seconds
             measured = self._train(rung, folder, made.form)
+            self.until = limit
+        if made.search:
+            measured["search_seconds"] = searching.seconds
+            measured["train_seconds"] = measured.get("train_seconds", 0.0) + searching.seconds
         if made.form == "model":
             copy_tokenizer(self.model, folder / "model")
         trained = made.form != "prompt" or self.reads
-        write_solution(folder, form=made.form, examples=made.examples, head=self._head if trained else Head())
+        write_solution(
+            folder, form=made.form, examples=prompt.examples, head=self._head if trained else Head(), prompt=prompt
+        )
         return measured
 
     def _train(self, rung: str, folder: Path, form: str) -> dict[str, Any]:
@@ -402,7 +463,7 @@ class Workshop:
             rung, self.recipe(rung), self.model, self.feeds["train"], self.feeds["validation"], folder / "training",
             self.events, self.stop, adapt.checkpoint_every, adapt.validate_every, adapt.patience, adapt.milestones,
             adapt.mtbf_hours * 3600, load_second=self._second_model,
-            answering=Answerer(self.tokenizer, self._worth) if self.reward else None, place=place,
+            answering=Answerer(self.tokenizer, self._worth) if self.reward else None, place=place, until=self.until,
         )  # fmt: skip
 
     def _bill(self, seconds: float) -> dict[str, float | None]:
@@ -433,7 +494,7 @@ class Workshop:
         """Copy what a rung left into the stage's artifact, without its checkpoints."""
         for file in files_below(self.made / rung):
             relative = file.relative_to(self.made)
-            if "training" not in relative.parts:
+            if not {"training", TRIALS} & set(relative.parts):
                 (out / relative).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(file, out / relative)
 

@@ -127,8 +127,11 @@ class Adapt:
     updates: int = 1
     """Optimiser steps that learn from one round of answers, for grpo and ppo."""
 
-    examples: int = 4
-    """Few-shot: how many of the nearest training rows are shown in the prompt."""
+    examples: Literal["auto"] | int = 4
+    """Few-shot: how many of the nearest training rows are shown in the prompt. "auto": as many as measure best."""
+
+    stop_at: Literal["value", "interval"] = "value"
+    """What must clear `scope.target` for climbing to stop: the score on the validation rows, or the near end of its interval."""
 
     steps: int = 0
     """Optimiser steps. 0: as many as `epochs` make."""
