@@ -25,6 +25,7 @@ VERBS = {
     "chat": "talk to the result",
     "estimate": "size any model and method without a project",
     "redteam": "attack a model on purpose: jailbreaks, injection, escalation, bias",
+    "calibrate": "measure this machine for a minute, so that plans know its speed",
     "tasks": "the kinds of work a project can be for",
     "models": "the catalogue of models: list, show, pull",
     "devices": "the catalogue of devices",

@@ -40,7 +40,7 @@ REPEATS = 5
 
 def machine() -> dict[str, Any]:
     """What the measurements belong to."""
-    return {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def calibrate(trackers: Iterable[Tracker], folder: Path, *, say: Callable[[str], Any] = lambda _: None) -> Rates:
@@ -147,7 +147,8 @@ def _host_seconds() -> float:
     return max(0.0, spent / len(tracker.events))
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor, as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

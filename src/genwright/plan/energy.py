@@ -17,6 +17,7 @@ from genwright.catalogue.regions import Region, region
 
 if TYPE_CHECKING:
     from genwright.plan.serving import Server
+    from genwright.plan.step_time import StepTime
 
 COMPUTE_BOUND = 1.0
 """u of products that fill the matrix units: at the design power."""
@@ -81,6 +82,11 @@ def footprint(device: Device, device_hours: float, *, where: str | Region = "wor
     one = where if isinstance(where, Region) else region(where)
     kwh = power * device_hours / 1000 * pue
     return Footprint(kwh, kwh * one.kg_per_kwh, f"computed from the data sheet ({device.watts:g} W), not metered; {one.title}, {one.source}")
+
+
+def step_watts(device: Device, step: StepTime) -> float | None:
+    """Mean draw of one device over a training step; None where its power is not known."""
+    return watts(device, utilisation(step.compute_bound, step.memory_bound, step.total))
 
 
 def serving_joules(one: Server, prefill: float, token: float) -> float | None:

@@ -67,6 +67,10 @@ class Speeds:
     """Least seconds of an operation."""
     basis: str = "datasheet"
     """"datasheet" or "calibrated"."""
+    launch: float = 0.0
+    """Seconds of the host for one operation, where measured; 0: as frameworks' tables say."""
+    waits: bool = False
+    """Whether the host computes itself: its time is then added to the device's."""
 
     def rate(self, precision: str) -> float:
         """FLOPs a second. Errors: RecipeError where the device has no such units, with what it has."""

@@ -82,7 +82,7 @@ def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, 
     """Seconds of a phase: the device's work, or the host's sending of it."""
     device = host = 0.0
     fused = setup.compile
-    each = LAUNCH_SECONDS * LAUNCHES.get(setup.framework, 1.0) * host_factor(placed.device.kind)
+    each = pace.launch or LAUNCH_SECONDS * LAUNCHES.get(setup.framework, 1.0) * host_factor(placed.device.kind)
     each *= BACKWARD_LAUNCH if phase in ("backward", "optimizer") else 1.0
     for op in trace.ops:
         if op.phase != phase:
@@ -95,8 +95,8 @@ def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, 
         unpacking = _unpacking(phase, trace, pace, setup)
         parts["dequantize"] += unpacking
         device += unpacking
-    parts["waiting for the host"] += max(0.0, host - device)
-    return max(device, host)
+    parts["waiting for the host"] += host if pace.waits else max(0.0, host - device)
+    return device + host if pace.waits else max(device, host)
 
 
 STEADY = 0.86
