@@ -78,6 +78,13 @@ def model(name: str) -> ModelCard:
     return pick("model", name, models())
 
 
+def architecture(name: str) -> dict[str, Any]:
+    """The config of a well-known model, however its name is written. Errors: UnknownName with the nearest."""
+    from genwright.catalogue.architectures import architecture as row
+
+    return deepcopy({key: _thawed(value) for key, value in row(name).config.items()})
+
+
 def config_dict(card: ModelCard) -> dict[str, Any]:
     """The model's transformers config as a plain dict with `model_type`; the caller's to change.
 
