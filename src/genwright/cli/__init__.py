@@ -23,6 +23,8 @@ VERBS = {
     "status": "where each stage stands, and what can be resumed",
     "report": "one page: planned beside measured, scores, samples",
     "chat": "talk to the result",
+    "serve": "answer over HTTP as OpenAI's API does, with keys and a meter",
+    "usage": "what was served: tokens, joules, dollars per key, expert, profile, day",
     "estimate": "size any model and method without a project",
     "redteam": "attack a model on purpose: jailbreaks, injection, escalation, bias",
     "calibrate": "measure this machine for a minute, so that plans know its speed",

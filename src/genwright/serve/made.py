@@ -86,7 +86,7 @@ def _converted(spec: Any, store: Store, handed: Artifact, model: Path, adapter: 
         }  # fmt: skip
         write_atomic(out / "request.json", json.dumps(request))
         done = subprocess.run(
-            [sys.executable, "-m", EXPORTER, str(out / "request.json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-m", EXPORTER, str(out / "request.json")], capture_output=True,
             text=True, check=False,
         )  # fmt: skip
         (out / "request.json").unlink()

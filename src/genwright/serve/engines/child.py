@@ -1,4 +1,4 @@
-"""A supervised child process that tells its address on its first line, and ends when we do.
+"""A supervised child process. One of ours `talks`: it tells its address on its first line, and ends when we do.
 
 Its standard input is a pipe that we hold: when we die, however we die, it reads the end of the pipe and leaves.
 """
@@ -26,8 +26,10 @@ POLITE = 3.0
 class Child:
     """One running process."""
 
-    def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> None:
-        self.command, self.log, self.environment = list(command), log, environment or {}
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: dict[str, str] | None = None, *, talks: bool = True
+    ) -> None:
+        self.command, self.log, self.environment, self.talks = list(command), log, environment or {}, talks
         self.process: asyncio.subprocess.Process | None = None
 
     @property
@@ -37,19 +39,26 @@ class Child:
 
     async def start(self, patience: float = PATIENCE) -> dict[str, Any]:
         """Run it and return the JSON of its first line. Errors: EngineDown with its last words."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-                env={**os.environ, **self.environment}, start_new_session=True,
-            )  # fmt: skip
-        assert self.process.stdout is not None
+        await self.spawn()
+        assert self.process is not None and self.process.stdout is not None
         try:
             line = await asyncio.wait_for(self.process.stdout.readline(), patience)
             return dict(json.loads(line))
         except (TimeoutError, ValueError):
             await self.stop()
             raise EngineDown(f"the engine did not start: {self.last_words()}") from None
+
+    async def spawn(self) -> None:
+        """Run it. Errors: EngineDown where there is no such program."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            try:
+                self.process = await asyncio.create_subprocess_exec(
+                    *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE if self.talks else log,
+                    stderr=log, env={**os.environ, **self.environment}, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise EngineDown(f"{self.command[0]} cannot be run: {error.strerror}") from None
 
     def last_words(self) -> str:
         """The end of its log."""
@@ -66,6 +75,8 @@ class Child:
             return
         if process.stdin is not None:
             process.stdin.close()
+        if not self.talks:
+            process.terminate()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), POLITE)
         if process.returncode is None:

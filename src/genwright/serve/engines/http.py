@@ -64,7 +64,7 @@ class HttpEngine:
         self.running += 1
         try:
             async with self._call("POST", PATHS[kind], body=wanted) as answer:
-                await _refused(answer)
+                await refused(answer)
                 if not wanted.get("stream"):
                     yield _whole(await _json(answer))
                     return
@@ -76,13 +76,13 @@ class HttpEngine:
     async def embed(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Vectors of texts."""
         async with self._call("POST", PATHS["embedding"], body=self._body("embedding", body, None)) as answer:
-            await _refused(answer)
+            await refused(answer)
             return await _json(answer)
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """One call to a path of the engine's own. Errors: EngineDown, EngineRefused."""
         async with self._call("POST", path, body=body) as answer:
-            await _refused(answer)
+            await refused(answer)
             return await _json(answer)
 
     async def load_adapter(self, name: str, path: Any, version: str) -> None:
@@ -171,7 +171,7 @@ async def _json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
         raise EngineDown("the engine's answer is not JSON") from None
 
 
-async def _refused(answer: aiohttp.ClientResponse) -> None:
+async def refused(answer: aiohttp.ClientResponse) -> None:
     """Errors: EngineRefused with the engine's own words for a 4xx, EngineDown for a 5xx."""
     if answer.status < 400:
         return

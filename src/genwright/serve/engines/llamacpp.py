@@ -12,9 +12,11 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from genwright.base.errors import MissingExtra
 from genwright.serve.contracts import Chunk, EngineDown, EngineMetrics, EngineRefused, Expert, Kind, Usage
 from genwright.serve.engines.child import Child
 from genwright.serve.engines.http import HttpEngine
@@ -85,7 +87,9 @@ class LlamaCpp:
         self._changing = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start, or start again after a death. Errors: EngineDown."""
+        """Start, or start again after a death. Errors: EngineDown, MissingExtra."""
+        if find_spec("xllamacpp") is None:
+            raise MissingExtra("xllamacpp", "serve", "The engine llamacpp")
         async with self._changing:
             if self._now is not None and self._now.child.alive:
                 return

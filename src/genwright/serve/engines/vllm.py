@@ -1,0 +1,202 @@
+"""vLLM: started and supervised by us in an environment of its own, or one that runs already.
+
+It keeps prefix blocks of a name whose weights changed, and frees nothing on unload: so every version of an expert has a name
+and a folder of its own (`expert@version`), and a version is loaded once. What it rejects in an adapter is said before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genwright.base.errors import ModelError
+from genwright.serve.contracts import EngineDown, EngineMetrics, Expert, Kind
+from genwright.serve.engines.child import Child
+from genwright.serve.engines.http import HttpEngine, refused
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What --max-lora-rank may be."""
+
+REJECTED = {
+    "use_dora": "DoRA", "lora_bias": "a bias", "layer_replication": "layer replication", "use_qalora": "QALoRA",
+    "use_bdlora": "BD-LoRA", "alora_invocation_tokens": "an activated LoRA", "trainable_token_indices": "trained tokens",
+}  # fmt: skip
+INITIALISATIONS = ("pissa", "olora", "corda", "loftq")
+SERVABLE_MODULES = ("classifier", "score")
+
+START_SECONDS = 600.0
+"""vLLM compiles and measures before it listens."""
+
+
+def rank_of(adapters: Sequence[Path]) -> int:
+    """The smallest --max-lora-rank that takes all of them. Errors: ModelError naming what vLLM would reject."""
+    highest = max((lint(path) for path in adapters), default=1)
+    return next(rank for rank in RANKS if rank >= highest)
+
+
+def lint(adapter: Path) -> int:
+    """The adapter's highest rank. Errors: ModelError for what vLLM rejects, before it is deployed."""
+    try:
+        told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{adapter} is no adapter.", found=str(error)) from None
+    wrong = [words for key, words in REJECTED.items() if told.get(key)]
+    wrong += ["a bias"] if told.get("bias", "none") != "none" else []
+    wrong += [f"peft_type {told.get('peft_type')}"] if told.get("peft_type") != "LORA" else []
+    start = str(told.get("init_lora_weights", True)).lower()
+    wrong += [f"initialised by {start}"] if start.startswith(INITIALISATIONS) else []
+    saved = [name for name in told.get("modules_to_save") or [] if name not in SERVABLE_MODULES]
+    wrong += [f"whole modules ({', '.join(saved)})"] if saved else []
+    rank = max([int(told.get("r") or 1), *map(int, (told.get("rank_pattern") or {}).values())])
+    wrong += [f"rank {rank}"] if rank > RANKS[-1] else []
+    if wrong:
+        raise ModelError(
+            f"vLLM does not take the adapter {adapter.name}.", wanted=f"a plain LoRA of rank {RANKS[-1]} or less",
+            found=", ".join(wrong), do="merge it (integrate.merge = true), or serve it with llama.cpp",
+        )  # fmt: skip
+    return rank
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """How vLLM is started."""
+
+    model: Path
+    work: Path
+    """Where versions of adapters and the log go."""
+    adapters: tuple[Path, ...] = ()
+    """Known at start: the rank is chosen for them."""
+    context: int = 4096
+    program: tuple[str, ...] = ("vllm",)
+    """The command of its own environment."""
+    address: str = ""
+    """A vLLM that runs already, started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 where experts are wanted."""
+    num_experts: int = 4
+    """Different adapters in one batch."""
+
+
+class Vllm(HttpEngine):
+    """The engine. Its port is on the loopback and never given to clients: whoever reaches it can load any path."""
+
+    name = "vllm"
+
+    def __init__(self, model: str, settings: VllmSettings) -> None:
+        super().__init__(model, settings.address)
+        self.settings, self.ours = settings, not settings.address
+        self._child: Child | None = None
+        self._loaded: dict[str, Path] = {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether our process runs; another's is not ours to judge."""
+        return not self.ours or (self._child is not None and self._child.alive)
+
+    def command(self, port: int) -> list[str]:
+        """What is run. `max_loras` is 1 unless said, so that experts would wait for each other."""
+        settings = self.settings
+        lora = [
+            "--enable-lora", "--max-loras", str(settings.num_experts), "--max-cpu-loras", str(4 * settings.num_experts),
+            "--max-lora-rank", str(max(16, rank_of(settings.adapters))),
+        ]  # fmt: skip
+        return [
+            *settings.program, "serve", str(settings.model), "--host", "127.0.0.1", "--port", str(port),
+            "--served-model-name", self.model, "--max-model-len", str(settings.context), "--enable-prefix-caching",
+            "--enable-prompt-tokens-details", *lora,
+        ]  # fmt: skip
+
+    async def start(self) -> None:
+        """Run it, wait until it answers, and load again what was loaded. Errors: EngineDown."""
+        if self.ours:
+            if self._child is not None and self._child.alive:
+                return
+            await self._run()
+        for served, path in self._loaded.items():
+            await self._load(served, path)
+
+    async def stop(self) -> None:
+        """End it."""
+        await super().stop()
+        if self._child is not None:
+            await self._child.stop()
+
+    async def load_adapter(self, name: str, path: Path, version: str) -> None:
+        """From a folder of this version's own, under a name of its own. Errors: ModelError, EngineRefused, EngineDown."""
+        lint(path)
+        served = f"{name}@{version}"
+        if served in self._loaded:
+            return
+        place = self.settings.work / "versions" / served
+        if not place.exists():
+            await asyncio.to_thread(shutil.copytree, path, place)
+        await self._load(served, place)
+        self._loaded[served] = place
+
+    async def unload(self, name: str, version: str) -> None:
+        """Drop the name; vLLM keeps the weights until others need the room."""
+        served = f"{name}@{version}"
+        if self._loaded.pop(served, None) is not None:
+            async with self._call("POST", "/v1/unload_lora_adapter", body={"lora_name": served}) as answer:
+                await answer.read()
+
+    async def metrics(self) -> EngineMetrics:
+        """Running and waiting, as vLLM counts them."""
+        told = await self._gauges()
+        return EngineMetrics(
+            running=int(told.get("vllm:num_requests_running", self.running)),
+            waiting=int(told.get("vllm:num_requests_waiting", 0)), adapters=tuple(self._loaded), restarts=self.restarts,
+        )  # fmt: skip
+
+    def _body(self, kind: Kind, body: Mapping[str, Any], expert: Expert | None) -> dict[str, Any]:
+        told = super()._body(kind, body, expert)
+        if expert is not None:
+            if expert.served_name not in self._loaded:
+                raise EngineDown(f"the expert {expert.name} is being loaded", retry_after=2.0)
+            told["model"] = expert.served_name
+        if told.get("stream"):
+            told["stream_options"]["continuous_usage_stats"] = True
+        return told
+
+    async def _load(self, served: str, place: Path) -> None:
+        await self._post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(place)})
+
+    async def _post(self, path: str, body: dict[str, Any]) -> None:
+        async with self._call("POST", path, body=body) as answer:
+            await refused(answer)
+            await answer.read()
+
+    async def _run(self) -> None:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = int(found.getsockname()[1])
+        self.address = f"http://127.0.0.1:{port}"
+        flags = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        self._child = Child(self.command(port), self.settings.work / "vllm.log", flags, talks=False)
+        await self._child.spawn()
+        until = asyncio.get_running_loop().time() + START_SECONDS
+        while not await self.ready():
+            if not self._child.alive or asyncio.get_running_loop().time() > until:
+                words = self._child.last_words()
+                await self._child.stop()
+                raise EngineDown(f"vLLM did not start: {words}")
+            await asyncio.sleep(0.1)
+
+    async def _gauges(self) -> dict[str, float]:
+        """Prometheus' samples of vLLM, summed over labels."""
+        told: dict[str, float] = {}
+        try:
+            async with self._call("GET", "/metrics", timeout=2.0) as answer:
+                text = await answer.text()
+        except EngineDown:
+            return told
+        for line in text.splitlines():
+            if line and not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                key = name.partition("{")[0]
+                told[key] = told.get(key, 0.0) + float(value)
+        return told

@@ -1,0 +1,231 @@
+"""The server put together from a project: engines by machine and plan, meter, keys, and whatever parts there are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genwright.base.errors import BadRequest
+from genwright.catalogue.devices import devices
+from genwright.serve.answers import Answers, Parts, Prices
+from genwright.serve.contracts import Engine, Expert, Library, Request, Route
+from genwright.serve.energy import Estimated, PowerMeter, Split, meter_of_this_machine
+from genwright.serve.engines.http import HttpEngine
+from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
+from genwright.serve.engines.vllm import Vllm, VllmSettings
+from genwright.serve.gateway import Gateway, application
+from genwright.serve.keys import Keys, Limits
+from genwright.serve.made import Made, made_by
+from genwright.serve.meter import Meter, read_records
+from genwright.serve.pool import Pool
+
+WATTS_PER_CORE = 10.0
+IDLE_FRACTION = 0.3
+"""Of a machine whose power nobody told and nothing counts: what the estimate assumes. `hardware.watts` says it better."""
+
+WINDOW_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Only:
+    """A library of one: the adapter that the project made, which answers unless the base is named."""
+
+    expert: Expert
+
+    def experts(self) -> tuple[Expert, ...]:
+        """All."""
+        return (self.expert,)
+
+    def get(self, name: str) -> Expert | None:
+        """By name."""
+        return self.expert if name == self.expert.name else None
+
+    def add(self, path: Path, name: str = "") -> Expert:
+        """Errors: BadRequest."""
+        raise BadRequest("This server has one expert.", do="a folder of experts takes more")
+
+    def remove(self, name: str) -> None:
+        """Errors: BadRequest."""
+        raise BadRequest("This server has one expert, which is not removed.")
+
+    def route(self, request: Request, held: str | None) -> Route:
+        """Everything goes to it."""
+        return Route(self.expert.name, reason="only-one")
+
+
+@dataclass
+class House:
+    """A server that can be run."""
+
+    app: Any
+    answers: Answers
+    pool: Pool
+    library: Library | None
+
+
+def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
+    """Everything but the listening. Errors: BadRequest where there is nothing to serve, GenwrightError at the parity gate."""
+    work = base / ".genwright" / "serve"
+    kind = chosen_engine(spec)
+    made = None if kind == "remote" and spec.serve.url else made_by(spec, base, say)
+    model = made.name if made is not None else spec.project.name
+    pool = Pool(engines_of(spec, base, work, kind, made))
+    library = _library(made)
+    meter, keys = Meter(work), Keys(work / "keys.json")
+    split = _split(spec, pool, meter)
+    answers = Answers(
+        Parts(
+            pool, meter, split, model, context_of(spec, made), spec.serve.parallel, router=library, library=library,
+            prices=_prices(spec), examples=made.examples if made is not None else None,
+        ),
+        _limits(work),
+    )  # fmt: skip
+    app = application(Gateway(answers, keys), cors=tuple(spec.serve.cors), lifespan=_lifespan(pool, answers, library))
+    return House(app, answers, pool, library)
+
+
+def chosen_engine(
+    spec: Any, has_gpu: Callable[[], bool] | None = None, has_vllm: Callable[[], bool] | None = None
+) -> str:
+    """ "auto": an address means remote; vLLM where a GPU and the program are; else llama.cpp, which needs neither."""
+    wanted = str(spec.serve.engine)
+    if wanted != "auto":
+        if wanted == "remote" and not spec.serve.url:
+            raise BadRequest("A remote engine needs an address.", do='set serve.url = "http://..."')
+        return wanted
+    if spec.serve.url:
+        return "remote"
+    gpu = has_gpu() if has_gpu is not None else shutil.which("nvidia-smi") is not None
+    vllm = has_vllm() if has_vllm is not None else shutil.which("vllm") is not None
+    return "vllm" if gpu and vllm and spec.integrate.engine != "llamacpp" else "llamacpp"
+
+
+def engines_of(spec: Any, base: Path, work: Path, kind: str, made: Made | None) -> list[Engine]:
+    """The one that answers, and the one that stands by."""
+    headers = _headers(spec, base)
+    engines: list[Engine] = []
+    if kind == "remote":
+        engines.append(HttpEngine(spec.serve.remote_model or spec.project.name, spec.serve.url, headers))
+    elif made is not None and kind == "vllm":
+        context = context_of(spec, made)
+        adapters = (made.adapter,) if made.adapter is not None else ()
+        engines.append(Vllm(made.name, VllmSettings(made.model, work, adapters, context, address=spec.serve.url)))
+    elif made is not None:
+        settings = LlamaSettings(
+            made.files / "model.gguf",
+            work,
+            made.model,
+            made.record["begin"],
+            context_of(spec, made),
+            spec.serve.parallel,
+        )
+        engines.append(LlamaCpp(made.name, settings))
+    if spec.serve.fallback:
+        engines.append(HttpEngine(spec.serve.remote_model or spec.project.name, spec.serve.fallback, headers))
+    return engines
+
+
+def context_of(spec: Any, made: Made | None) -> int:
+    """What the project asks for, and no more than the model has."""
+    if made is None:
+        return int(spec.serve.context)
+    told = json.loads((made.model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    return min(int(spec.serve.context), int(told or spec.serve.context))
+
+
+def _library(made: Made | None) -> Only | None:
+    if made is None or made.adapter is None:
+        return None
+    served = made.files / "adapter.gguf"
+    path = served if served.exists() else made.adapter
+    return Only(Expert(f"{made.name}-adapter", path, made.digest[:12]))
+
+
+def _split(spec: Any, pool: Pool, meter: Meter) -> Split:
+    cores = os.cpu_count() or 1
+    watts = float(spec.hardware.watts or WATTS_PER_CORE * cores)
+    estimate: Callable[[], PowerMeter] = lambda: Estimated(
+        watts, IDLE_FRACTION * watts, cores, lambda: cpu_seconds(getattr(pool.first, "pid", None))
+    )
+    counter = meter_of_this_machine(estimate)
+    told = lambda seconds, joules, idle: meter.add_energy(time.time(), seconds, joules, idle, counter.source)
+    return Split(counter, IDLE_FRACTION * watts, told=told)
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """CPU time of a process so far; 0 for one that is gone, or a machine that does not tell."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _prices(spec: Any) -> Prices:
+    serve, hour = spec.serve, spec.hardware.usd_per_hour
+    if hour is None and spec.hardware.device in devices():
+        hour = devices()[spec.hardware.device].usd_per_hour
+    return Prices(
+        serve.usd_per_million_prompt, serve.usd_per_million_cached, serve.usd_per_million_generated, float(hour or 0.0)
+    )
+
+
+def _headers(spec: Any, base: Path) -> dict[str, str]:
+    if not spec.serve.key_file:
+        return {}
+    try:
+        return {"Authorization": f"Bearer {(base / spec.serve.key_file).read_text(encoding='utf-8').strip()}"}
+    except OSError as error:
+        raise BadRequest(f"serve.key_file cannot be read: {error.strerror}.", found=spec.serve.key_file) from None
+
+
+def _limits(work: Path) -> Limits:
+    """What keys used before this start counts on."""
+    limits = Limits()
+    since = limits.clock() - 30 * 86_400
+    with contextlib.suppress(BadRequest):
+        for row in read_records(work, since, limit=100_000):
+            if row["key"]:
+                limits.spent(row["key"], row["prompt_tokens"] + row["generated_tokens"], row["usd"], at=row["began"])
+    return limits
+
+
+def _lifespan(pool: Pool, answers: Answers, library: Library | None) -> Any:
+    """Engines start after the port is open: /health answers at once, /ready when they are."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        starting = asyncio.create_task(_start(pool, library))
+        windows = asyncio.create_task(_windows(answers.parts.split))
+        try:
+            yield
+        finally:
+            for task in (starting, windows):
+                task.cancel()
+            await asyncio.gather(starting, windows, return_exceptions=True)
+            await pool.stop()
+            answers.parts.split.window()
+            answers.close()
+            answers.parts.meter.close()
+
+    return lifespan
+
+
+async def _start(pool: Pool, library: Library | None) -> None:
+    for expert in library.experts() if library is not None else ():
+        await pool.load(expert)
+    await pool.start()
+
+
+async def _windows(split: Split) -> None:
+    while True:
+        await asyncio.sleep(WINDOW_SECONDS)
+        split.window()
