@@ -169,7 +169,9 @@ class Allocator:
         return rest >= SMALLEST if small or self.expandable else rest > SMALL_REQUEST
 
     def _split(self, block: Block, size: int) -> None:
-        rest = Block(block.start + size, block.size - size, block.segment, block.stream, block.small, True, block, block.after)
+        rest = Block(
+            block.start + size, block.size - size, block.segment, block.stream, block.small, True, block, block.after
+        )
         if block.after is not None:
             block.after.before = rest
         block.after, block.size = rest, size
@@ -179,7 +181,10 @@ class Allocator:
         self._remember(rest)
 
     def _remember(self, block: Block) -> None:
-        insort(self._pools.setdefault((block.stream, block.small), []), (block.size, block.segment.number, block.start, block))
+        insort(
+            self._pools.setdefault((block.stream, block.small), []),
+            (block.size, block.segment.number, block.start, block),
+        )
         key = (block.stream, block.small)
         if self.expandable and block.after is None:
             self._ranges[key] = block

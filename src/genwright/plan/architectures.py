@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import ModelError
-from genwright.catalogue import models as catalogue
+from genwright.catalogue.architectures import architecture
 
 
 def config_of(model: str | dict[str, Any]) -> dict[str, Any]:
@@ -17,14 +17,7 @@ def config_of(model: str | dict[str, Any]) -> dict[str, Any]:
     path = Path(model)
     if path.suffix == ".json" or path.is_dir():
         return _read(path if path.suffix == ".json" else path / "config.json")
-    found = getattr(catalogue, "architecture", None)
-    if found is not None:
-        return _checked(dict(found(model)), model)
-    wanted = model.casefold()
-    for card in catalogue.models().values():
-        if card.hub and card.hub.casefold() == wanted:
-            return catalogue.config_dict(card)
-    return catalogue.config_dict(catalogue.model(model))
+    return dict(architecture(model).config)
 
 
 def context_of(config: dict[str, Any]) -> int:
@@ -40,11 +33,18 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read.", wanted="a config.json", found=str(error), do="name a model folder, or a config") from error
+        raise ModelError(
+            f"{path} cannot be read.", wanted="a config.json", found=str(error), do="name a model folder, or a config"
+        ) from error
     return _checked(values, str(path))
 
 
 def _checked(values: dict[str, Any], who: str) -> dict[str, Any]:
     if not values.get("model_type"):
-        raise ModelError(f"{who} does not say what kind of model it is.", wanted='"model_type"', found="none", do="add it, such as \"llama\"")
+        raise ModelError(
+            f"{who} does not say what kind of model it is.",
+            wanted='"model_type"',
+            found="none",
+            do='add it, such as "llama"',
+        )
     return values

@@ -34,10 +34,15 @@ class PieceOp(NamedTuple):
     dtype: str
     flops: float
     bytes: float
-    count: float
+    count: float  # type: ignore[assignment]  # hides tuple.count, which nobody asks
     again: bool
     """Recomputed."""
     shape: tuple[int, int, int, int]
+
+
+def _piece_op(row: list[Any]) -> PieceOp:
+    op, kind, dtype, flops, traffic, count, again, shape = row
+    return PieceOp(op, kind, dtype, flops, traffic, count, again, tuple(shape))
 
 
 class Segment(NamedTuple):
@@ -102,7 +107,13 @@ class Pieces:
         """From `to_json`."""
         values: dict[str, Any] = json.loads(text)
         values["segments"] = [
-            Segment(name, stack, layer, [Change(*row) for row in changes], [PieceOp(*row[:7], tuple(row[7])) for row in ops])
+            Segment(
+                name,
+                stack,
+                layer,
+                [Change(*row) for row in changes],
+                [_piece_op(row) for row in ops],
+            )
             for name, stack, layer, changes, ops in values["segments"]
         ]
         values["weights"] = [Weight(*row) for row in values["weights"]]

@@ -30,7 +30,7 @@ class Op(NamedTuple):
     """Of one run."""
     bytes: float
     """Read and written by one run."""
-    count: float
+    count: float  # type: ignore[assignment]  # hides tuple.count, which nobody asks
     """Runs per optimiser step."""
     phase: str
     """A name of PHASES."""
@@ -47,7 +47,7 @@ class Collective(NamedTuple):
     """Of the whole tensor: what each rank ends with after a gather or begins with before a scatter."""
     group: int
     """Ranks that take part."""
-    count: float
+    count: float  # type: ignore[assignment]
     """Per optimiser step."""
     phase: str
     """A name of PHASES."""
@@ -131,7 +131,7 @@ class Trace:
     @staticmethod
     def from_json(values: dict[str, Any]) -> Trace:
         """Tuples are lists in JSON."""
-        rows = {name: _rows(kind, values[name]) for name, kind in _ROWS.items()}
+        rows: dict[str, Any] = {name: _rows(kind, values[name]) for name, kind in _ROWS.items()}
         return Trace(**{**values, **rows, "notes": tuple(values["notes"]), "left_out": tuple(values["left_out"])})
 
 

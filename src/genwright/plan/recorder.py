@@ -20,12 +20,20 @@ from torch.utils.flop_counter import flop_registry
 from genwright.plan.pieces import Change, PieceOp, Segment
 from genwright.plan.tracker import UNCOUNTED
 
-DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int8: "int8", torch.float64: "fp32"}
-MATMULS = {"mm", "addmm", "bmm", "baddbmm", "_grouped_mm", "convolution", "mv", "dot", "_int_mm"}
-COPIES = {"_to_copy", "copy_", "clone", "cat", "constant_pad_nd", "index_select", "gather", "scatter", "index_copy", "stack", "slice_backward",
-          "select_backward", "fill_", "zero_", "zeros", "zeros_like", "new_zeros", "full", "full_like", "empty", "_unsafe_index", "index"}  # fmt: skip
-REDUCTIONS = {"sum", "mean", "amax", "_softmax", "_log_softmax", "_softmax_backward_data", "_log_softmax_backward_data", "native_layer_norm",
-              "native_layer_norm_backward", "var_mean", "logsumexp", "nll_loss_forward", "nll_loss_backward", "_fused_rms_norm", "argmax", "cumsum"}  # fmt: skip
+DTYPES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.int8: "int8",
+    torch.float64: "fp32",
+}
+MATMULS = frozenset(["mm", "addmm", "bmm", "baddbmm", "_grouped_mm", "convolution", "mv", "dot", "_int_mm"])
+COPIES = frozenset(
+    ["_to_copy", "copy_", "clone", "cat", "constant_pad_nd", "index_select", "gather", "scatter", "index_copy", "stack", "slice_backward", "select_backward", "fill_", "zero_", "zeros", "zeros_like", "new_zeros", "full", "full_like", "empty", "_unsafe_index", "index"]
+)  # fmt: skip
+REDUCTIONS = frozenset(
+    ["sum", "mean", "amax", "_softmax", "_log_softmax", "_softmax_backward_data", "_log_softmax_backward_data", "native_layer_norm", "native_layer_norm_backward", "var_mean", "logsumexp", "nll_loss_forward", "nll_loss_backward", "_fused_rms_norm", "argmax", "cumsum"]
+)  # fmt: skip
 EMBEDDINGS = {"embedding", "embedding_dense_backward"}
 ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
@@ -57,7 +65,10 @@ class Recorder(TorchDispatchMode):
     def finish(self) -> list[Segment]:
         """All segments, with their operations counted."""
         for segment, counts in zip(self.segments, self._counts, strict=True):
-            segment.ops[:] = [PieceOp(*key[:5], float(count), *key[5:]) for key, count in counts.items()]
+            segment.ops[:] = [
+                PieceOp(op, kind, dtype, flops, traffic, float(count), again, shape)
+                for (op, kind, dtype, flops, traffic, again, shape), count in counts.items()
+            ]
         self._live.clear()
         return self.segments
 

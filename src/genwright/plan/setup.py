@@ -161,7 +161,8 @@ class Setup:
         if self.count % split:
             raise RecipeError(
                 f"{self.count} devices do not split into groups of {split} (tensor x pipeline x context).",
-                wanted=f"a count that {split} divides", found=f"--count {self.count}", do=f"set --count {max(split, self.count // split * split)}",
+                wanted=f"a count that {split} divides", found=f"--count {self.count}",
+                do=f"set --count {max(split, self.count // split * split)}",
             )  # fmt: skip
         if self.sharding_factor and self.data_degree % self.sharding_factor:
             possible = [number for number in range(1, self.data_degree + 1) if self.data_degree % number == 0]

@@ -17,10 +17,16 @@ zero point for 128 (GPTQ, arXiv 2210.17323); nf4: one float32 for 64, or 8 bits 
 KEEP_INPUT = ("nf4", "nf4-double", "int8")
 """Whose product keeps its input, though its weight is frozen."""
 ROLES = (
-    ("q", ("q_proj", "wq", "query", "q_lin", ".q", "to_q")), ("k", ("k_proj", "wk", "key", "k_lin", ".k")), ("v", ("v_proj", "wv", "value", "v_lin", ".v")),
-    ("qkv", ("query_key_value", "c_attn", "qkv_proj", "wqkv", "qkv")), ("o", ("o_proj", "attn.c_proj", "attention.dense", "out_proj", "wo_attn", "self_attn.dense", "self_attention.dense", ".o")),
-    ("gate_up", ("gate_up_proj",)), ("gate", ("gate_proj", "wi_0", "w1")), ("up", ("up_proj", "c_fc", "fc1", "dense_h_to_4h", "wi_1", "w3", ".wi", "intermediate.dense")),
-    ("down", ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "w2", ".wo", "output.dense")), ("head", ("lm_head", "embed_out", "score")),
+    ("q", ("q_proj", "wq", "query", "q_lin", ".q", "to_q")),
+    ("k", ("k_proj", "wk", "key", "k_lin", ".k")),
+    ("v", ("v_proj", "wv", "value", "v_lin", ".v")),
+    ("qkv", ("query_key_value", "c_attn", "qkv_proj", "wqkv", "qkv")),
+    ("o", ("o_proj", "attn.c_proj", "attention.dense", "out_proj", "self_attn.dense", "self_attention.dense", ".o")),
+    ("gate_up", ("gate_up_proj",)),
+    ("gate", ("gate_proj", "wi_0", "w1")),
+    ("up", ("up_proj", "c_fc", "fc1", "dense_h_to_4h", "wi_1", "w3", ".wi", "intermediate.dense")),
+    ("down", ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "w2", ".wo", "output.dense")),
+    ("head", ("lm_head", "embed_out", "score")),
 )  # fmt: skip
 """Kind of a linear layer by the end of its name, across architectures."""
 
@@ -33,7 +39,11 @@ def role_of(name: str) -> str:
 def _wanted(role: str, targets: tuple[str, ...]) -> bool:
     if "all-linear" in targets:
         return bool(role) and role != "head"
-    return role in targets or (role == "qkv" and bool({"q", "k", "v", "qkv"} & {*targets})) or (role == "gate_up" and bool({"gate", "up"} & {*targets}))
+    return (
+        role in targets
+        or (role == "qkv" and bool({"q", "k", "v", "qkv"} & {*targets}))
+        or (role == "gate_up" and bool({"gate", "up"} & {*targets}))
+    )
 
 
 class _Drop(torch.autograd.Function):
@@ -61,9 +71,10 @@ class LowRank(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The base's, for who asks."""
-        return self.base.weight  # type: ignore[no-any-return]
+        return self.base.weight
 
     def forward(self, x_BTI: Tensor) -> Tensor:
+        """[B, T, O]."""
         result = self.base(x_BTI)
         given = x_BTI if torch.is_autocast_enabled("cpu") else x_BTI.to(self.lora_A.dtype)
         given = _Drop.apply(given) if self.dropout else given
@@ -71,24 +82,39 @@ class LowRank(nn.Module):
         return result + update.to(result.dtype)
 
 
+def mark_(tensor: Any, **marks: Any) -> Any:
+    """The tensor, with attributes that say what it stands for."""
+    for name, value in marks.items():
+        setattr(tensor, name, value)
+    return tensor
+
+
 def _adapter(rows: int, columns: int, dtype: torch.dtype) -> nn.Parameter:
     parameter = nn.Parameter(torch.empty(rows, columns, dtype=dtype))
-    parameter.genwright_adapter = True  # type: ignore[attr-defined]
-    return parameter
+    return mark_(parameter, genwright_adapter=True)  # type: ignore[no-any-return]
 
 
 class FusedQKV(nn.Module):
     """One product for queries, keys and values; each is a view of it. The three stand where the model's own did."""
 
-    def __init__(self, parts: list[nn.Linear], rank: int, adapted: list[bool], dropout: float, dtype: torch.dtype) -> None:
+    def __init__(
+        self, parts: list[nn.Linear], rank: int, adapted: list[bool], dropout: float, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         first = parts[0]
         self.sizes = [part.out_features for part in parts]
-        self.weight = nn.Parameter(first.weight.new_empty(sum(self.sizes), first.in_features), requires_grad=first.weight.requires_grad)
+        self.weight = nn.Parameter(
+            first.weight.new_empty(sum(self.sizes), first.in_features), requires_grad=first.weight.requires_grad
+        )
         if hasattr(first.weight, "genwright_base"):
-            self.weight.genwright_base = first.weight.genwright_base  # type: ignore[attr-defined]
+            for name in ("genwright_base", "genwright_keeps"):
+                setattr(self.weight, name, getattr(first.weight, name))
         self.quantized = isinstance(first, Dense)
-        self.bias = nn.Parameter(first.bias.new_empty(sum(self.sizes)), requires_grad=first.bias.requires_grad) if first.bias is not None else None
+        self.bias = (
+            nn.Parameter(first.bias.new_empty(sum(self.sizes)), requires_grad=first.bias.requires_grad)
+            if first.bias is not None
+            else None
+        )
         self.dropout = dropout
         if rank and any(adapted):
             width = sum(size for size, flag in zip(self.sizes, adapted, strict=True) if flag)
@@ -106,7 +132,11 @@ class FusedQKV(nn.Module):
         return found
 
     def _all(self, x_BTI: Tensor) -> Tensor:
-        plain = _Dequantized.apply(x_BTI, self.weight, self.bias) if self.quantized else F.linear(x_BTI, self.weight, self.bias)
+        plain = (
+            _Dequantized.apply(x_BTI, self.weight, self.bias)
+            if self.quantized
+            else F.linear(x_BTI, self.weight, self.bias)
+        )
         if not hasattr(self, "lora_A"):
             return plain
         given = _Drop.apply(x_BTI) if self.dropout else x_BTI
@@ -134,8 +164,8 @@ class _Dequantized(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.weight = weight
-        if weight.genwright_base in KEEP_INPUT:  # type: ignore[attr-defined]
-            ctx.kept = x
+        if getattr(weight, "genwright_keeps", False):
+            ctx.save_for_backward(x)
         dense = torch.empty_like(weight).copy_(weight.detach())
         return F.linear(x, dense, bias)
 
@@ -149,16 +179,17 @@ class Dense(nn.Linear):
     """A frozen linear layer whose weight is kept in few bits."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The product with the weight made dense."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.weight.dtype
-        return _Dequantized.apply(x.to(dtype), self.weight, self.bias)  # type: ignore[no-any-return]
+        return _Dequantized.apply(x.to(dtype), self.weight, self.bias)
 
 
-def quantize_(model: Any, base: str, dtype: torch.dtype) -> None:
+def quantize_(model: Any, base: str, keeps_input: bool) -> None:
     """Every linear layer but the head; what stands outside keeps the compute type."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and role_of(name) != "head":
             module.__class__ = Dense
-            module.weight.genwright_base = base
+            mark_(module.weight, genwright_base=base, genwright_keeps=keeps_input and base in KEEP_INPUT)
 
 
 def adapt_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype) -> None:
@@ -168,7 +199,11 @@ def adapt_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype) -> No
     if profile.fused_qkv:
         _fuse_qkv_(model, setup, profile, dtype, targets)
     if low_rank:
-        adapted = [(name, module) for name, module in model.named_modules() if _is_linear(module) and _wanted(role_of(name), targets)]
+        adapted = [
+            (name, module)
+            for name, module in model.named_modules()
+            if _is_linear(module) and _wanted(role_of(name), targets)
+        ]
         for name, module in adapted:
             inputs, outputs = _sizes(module)
             _replace(model, name, LowRank(module, inputs, outputs, setup.rank, profile.dropout, dtype))
@@ -229,7 +264,8 @@ class _Scaled(nn.Module):
         super().__init__()
         self.base = base
         self.scale, self.shift = (nn.Parameter(torch.empty(_sizes(base)[1], dtype=dtype)) for _ in range(2))
-        self.scale.genwright_adapter = self.shift.genwright_adapter = True  # type: ignore[attr-defined]
+        for parameter in (self.scale, self.shift):
+            mark_(parameter, genwright_adapter=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * (self.base(x) + self.shift)
@@ -238,7 +274,9 @@ class _Scaled(nn.Module):
 def _prompted_(layer: Any, config: Any, dtype: torch.dtype) -> None:
     """Adds gate * softmax(q K^T) V over ten learned keys to what attention gives."""
     width = config.hidden_size
-    layer.prompt, layer.gate = (nn.Parameter(torch.empty(size, dtype=dtype)) for size in ((10, width), (1, 1, config.num_attention_heads, 1)))
+    layer.prompt, layer.gate = (
+        nn.Parameter(torch.empty(size, dtype=dtype)) for size in ((10, width), (1, 1, config.num_attention_heads, 1))
+    )
     layer.prompt.genwright_adapter = layer.gate.genwright_adapter = True
     attention = next(module for name, module in layer.named_children() if "attn" in name or "attention" in name)
 
@@ -273,4 +311,4 @@ def fuse_norms_(model: nn.Module) -> None:
     """Every RMS norm in one kernel."""
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm") and hasattr(module, "weight"):
-            module.forward = lambda x, norm=module: _FusedNorm.apply(x, norm.weight)  # type: ignore[assignment,misc]
+            module.forward = lambda x, norm=module: _FusedNorm.apply(x, norm.weight)

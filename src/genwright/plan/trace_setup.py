@@ -29,7 +29,7 @@ from genwright.plan.frameworks import Profile
 from genwright.plan.pieces import Pieces, Weight
 from genwright.plan.recorder import Cuts, Recorder
 from genwright.plan.setup import Setup
-from genwright.plan.surgery import BITS_OF_BASE, adapt_, fuse_norms_, quantize_, role_of
+from genwright.plan.surgery import BITS_OF_BASE, adapt_, fuse_norms_, quantize_
 
 TRACED_LAYERS = 3
 """Of each stack: the first, one that stands for all in the middle, the last."""
@@ -137,13 +137,13 @@ def _model(config: Any, setup: Setup, profile: Profile) -> Any:
     if not profile.ties:
         _untie_(model)
     _fused_gelu_(model, profile.gelu == "fused")
-    if profile.norm == "fused":
+    if profile.norm == "fused" or setup.compile:
         fuse_norms_(model)
     dtype = torch.float32 if profile.adapter_dtype == "fp32" and casts else compute
     if not full:
         model.requires_grad_(False)
         if setup.base:
-            quantize_(model, setup.base, compute)
+            quantize_(model, setup.base, profile.keeps_quantized_input)
         adapt_(model, setup, profile, dtype)
     elif profile.fused_qkv:
         adapt_(model, setup, profile, dtype)
@@ -157,7 +157,12 @@ def casts_weights(setup: Setup, profile: Profile) -> bool:
 
 def _experts(config: Any) -> int:
     text = config.get_text_config()
-    return int(getattr(text, "num_local_experts", 0) or getattr(text, "num_experts", 0) or getattr(text, "n_routed_experts", 0) or 0)
+    return int(
+        getattr(text, "num_local_experts", 0)
+        or getattr(text, "num_experts", 0)
+        or getattr(text, "n_routed_experts", 0)
+        or 0
+    )
 
 
 def _built(config: Any, dtype: torch.dtype, setup: Setup) -> Any:
@@ -221,7 +226,7 @@ def _weights(model: Any, lists: list[list[nn.Module]], setup: Setup) -> tuple[li
 
 
 def _recompute_(layer: Any, choice: str, recorder: Recorder) -> None:
-    """Keep the layer's input only ("full"), or also what products give ("selective")."""
+    """Keep the layer's input only ("full"), or also what every second product gives ("selective")."""
     if choice == "none":
         return
     inner = layer.forward
@@ -233,13 +238,14 @@ def _recompute_(layer: Any, choice: str, recorder: Recorder) -> None:
         finally:
             recorder.again = False
 
-    context = _keeping_products if choice == "selective" else None
-    more = {"context_fn": context} if context else {}
-    layer.forward = lambda *args, **kwargs: checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **more, **kwargs)
+    more: dict[str, Any] = {"context_fn": _keeping_products} if choice == "selective" else {}
+    layer.forward = lambda *args, **kwargs: checkpoint(
+        forward, *args, use_reentrant=False, preserve_rng_state=False, **more, **kwargs
+    )
 
 
 def _keeping_products() -> Any:
-    """Every second product is kept, and attention: the selective recomputation of large pre-trainings."""
+    """Attention is kept, and every second product: the selective recomputation of large pre-trainings."""
     from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
     counts = [0, 0]
@@ -273,11 +279,11 @@ def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Pro
     with casts:
         with _saved_elsewhere(setup.offload_activations):
             hidden = _hidden(model, batch)
-            recorder.cut("loss", -1, 0)
-            loss, logits = _loss(model, hidden, batch["labels"], profile)
-            del hidden
-            held = logits if profile.holds_logits else None
-            del logits
+        recorder.cut("loss", -1, 0)
+        loss, logits = _loss(model, hidden, batch["labels"], profile, setup.compile)
+        del hidden
+        held = logits if profile.holds_logits else None
+        del logits
     recorder.cut("backward", -1, 0)
     loss.backward()
     del held
@@ -297,19 +303,21 @@ def _saved_elsewhere(active: bool) -> Iterator[None]:
 
 
 def _hidden(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """What the head reads; of a model whose body has no name of its own, the logits."""
     given = {name: value for name, value in batch.items() if name != "labels"}
     out = model.base_model(**given)
     return out.last_hidden_state if hasattr(out, "last_hidden_state") else out[0]
 
 
-def _loss(model: Any, hidden_BTD: Tensor, labels_BT: Tensor, profile: Profile) -> tuple[Tensor, Any]:
+def _loss(model: Any, hidden_BTD: Tensor, labels_BT: Tensor, profile: Profile, compiled: bool) -> tuple[Tensor, Any]:
     """The loss, and the logits that it was computed from."""
-    head = model.get_output_embeddings()
+    head = nn.Identity() if model.base_model is model else model.get_output_embeddings()
     if head is None:
         return hidden_BTD.float().mean(), None
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     logits_of: Callable[[Tensor], Tensor] = lambda hidden: torch.tanh(head(hidden) / cap) * cap if cap else head(hidden)
-    return LOSSES[profile.logits](logits_of, hidden_BTD, labels_BT)
+    kind = COMPILED.get(profile.logits, profile.logits) if compiled else profile.logits
+    return LOSSES[kind](logits_of, hidden_BTD, labels_BT)
 
 
 def _cross_entropy(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
@@ -336,7 +344,9 @@ def _all_compute(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: 
 
 def _chunked(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
     chunks = [logits_of(part) for part in hidden.chunk(LOSS_CHUNKS, 1)]
-    losses = [_cross_entropy(chunk.float(), part) for chunk, part in zip(chunks, labels.chunk(LOSS_CHUNKS, 1), strict=True)]
+    losses = [
+        _cross_entropy(chunk.float(), part) for chunk, part in zip(chunks, labels.chunk(LOSS_CHUNKS, 1), strict=True)
+    ]
     return torch.stack(losses).sum(), chunks
 
 
@@ -355,9 +365,34 @@ def _piecewise(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Te
     return torch.stack([checkpoint(run, *pair, use_reentrant=False) for pair in parts]).sum(), None
 
 
+class _FusedCrossEntropy(torch.autograd.Function):
+    """Softmax and its logarithm in one kernel each way: keeps the logits and a number a row."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, logits.new_empty(logits.shape[:-1], dtype=torch.float32))
+        return logits.new_empty((), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return torch.empty_like(ctx.saved_tensors[0]).copy_(ctx.saved_tensors[0])
+
+
+def _fused_softmax(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
+    logits = logits_of(hidden)
+    return _FusedCrossEntropy.apply(logits), logits
+
+
+def _chunked_fused(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
+    chunks = [logits_of(part) for part in hidden.chunk(LOSS_CHUNKS, 1)]
+    return torch.stack([_FusedCrossEntropy.apply(chunk) for chunk in chunks]).sum(), chunks
+
+
+COMPILED = {"chunked": "chunked-fused", **dict.fromkeys(("fp32", "fp32-shift", "compute", "learned"), "fused-softmax")}
+"""What torch.compile makes of a loss: softmax and its logarithm in one kernel."""
 LOSSES: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Loss]] = {
     "fp32": _all_fp32, "fp32-shift": _all_fp32_shifted, "compute": _all_compute, "chunked": _chunked, "chunked-fp32": _chunked_fp32,
-    "fused": _piecewise, "learned": _all_fp32,
+    "fused": _piecewise, "learned": _all_fp32, "chunked-fused": _chunked_fused, "fused-softmax": _fused_softmax,
 }  # fmt: skip
 
 
@@ -377,7 +412,9 @@ def _attend(
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
         shared = 1
     if not eager and not softcap:
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=causal, dropout_p=0.0, scale=scale, enable_gqa=shared > 1)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, is_causal=causal, dropout_p=0.0, scale=scale, enable_gqa=shared > 1
+        )
         return mixed.transpose(1, 2).contiguous(), None
     scores = query @ key.transpose(2, 3) * scale
     scores = torch.tanh(scores / softcap) * softcap if softcap else scores
