@@ -50,11 +50,10 @@ def test_an_unknown_part_is_told_the_nearest(said: str, nearest: str) -> None:
 
 
 def test_every_device_of_the_open_rows_is_known(shared: Path) -> None:
-    names = {
-        row["device"]
-        for kind in ("training", "inference", "runs")
-        for row in csv.DictReader((shared / "planner" / f"{kind}_open.csv").open(encoding="utf-8", newline=""))
-    }
+    names = set()
+    for kind in ("training", "inference", "runs"):
+        with (shared / "planner" / f"{kind}_open.csv").open(encoding="utf-8", newline="") as file:
+            names |= {row["device"] for row in csv.DictReader(file)}
     assert all(place(name).device.memory_gb for name in names if name)  # blank: not stated
 
 

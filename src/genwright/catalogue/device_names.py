@@ -16,7 +16,8 @@ from genwright.catalogue.devices import Device, devices
 DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212_"), "-")
 """Hyphens that only look like one."""
 SAYS_NOTHING = re.compile(
-    r"\b(nvidia|geforce|rtx|gtx|tesla|amd|radeon|instinct|apple|google|huawei|intel|aws|macbook (pro|air)|mac (studio|mini|pro)|macbook|imac|mac"
+    r"\b(nvidia|geforce|rtx|gtx|tesla|amd|radeon|instinct|apple|google|huawei|intel|aws"
+    r"|macbook (pro|air)|mac (studio|mini|pro)|macbook|imac|mac"
     r"|gpus?|graphics|cards?|generation|gen|hbm\d?e?|tensor ?core|nvlink|nvswitch|efa|roce|infiniband|ib|ethernet|chips?|cloud|power|capped"
     r"|workstation|server|edition)\b"
 )

@@ -16,8 +16,12 @@ from genwright.cli.terminal import Terminal, table
 
 def options(parser: ArgumentParser) -> None:
     """The options of this verb."""
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="", help="which (default: cuda where torch sees one, else cpu)")
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="at most this long for products (default: 60)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="", help="which (default: cuda where torch sees one, else cpu)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, metavar="S", help="at most this long for products (default: 60)"
+    )
     parser.add_argument("--to", metavar="FOLDER", help="keep the file here instead of in the cache")
 
 
@@ -26,7 +30,7 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     folder = Path(arguments.to) if arguments.to else call("genwright.models.sources:cache_folder") / "calibrations"
     found = call("genwright.plan.measure:measure", arguments.device, folder=folder, seconds=arguments.seconds)
     one = found["calibration"]
-    best = {name: max(2.0 * m * n * k / spent for kind, m, n, k, spent in one.products if kind == name) for name in one.precisions}
+    best = {name: max(rates) for name, rates in one.rates.items()}
     size, spent = max(one.streams)
     facts = {
         "path": found["path"], "machine": one.machine, "date": one.date, "best_flops_per_second": best, "bytes_per_second": size / spent,
@@ -37,7 +41,10 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
 
 
 def _draw(console: Any, facts: dict[str, Any]) -> None:
-    rows = [(f"products, {name}", f"{rate / 1e12:.3g} TFLOP/s at best") for name, rate in facts["best_flops_per_second"].items()]
+    rows = [
+        (f"products, {name}", f"{rate / 1e12:.3g} TFLOP/s at best")
+        for name, rate in facts["best_flops_per_second"].items()
+    ]
     rows += [
         ("memory", f"{facts['bytes_per_second'] / 1e9:.3g} GB/s"),
         ("one operation", f"{facts['launch_seconds'] * 1e6:.3g} microseconds of the host"),

@@ -51,16 +51,20 @@ class Calibration:
     def speeds(self) -> Speeds:
         """For `plan.step_time`."""
         largest = max(self.streams, default=(1e9, 0.1))
-        best = {precision: max(2.0 * m * n * k / spent for name, m, n, k, spent in self.products if name == precision) for precision in self.precisions}
+        best = {name: max(rates) for name, rates in self.rates.items()}
+        rate = largest[0] / largest[1]
         return MeasuredSpeeds(
-            name=str(self.machine.get("device", "this machine")), peak=best, vector=max(best.values(), default=1e11), bandwidth=largest[0] / largest[1],
-            multiprocessors=0, clock=1e9, flash=0.7, kernel=0.0, basis="calibrated", launch=self.launch_seconds, waits=self.waits, measured=self,
+            str(self.machine.get("device", "this machine")), best, max(best.values(), default=1e11), rate, 0, 1e9, 0.7, 0.0, "calibrated",
+            self.launch_seconds, self.waits, measured=self,
         )  # fmt: skip
 
     @property
-    def precisions(self) -> list[str]:
-        """That were measured."""
-        return sorted({name for name, *_ in self.products})
+    def rates(self) -> dict[str, list[float]]:
+        """Precision -> FLOPs a second of each product."""
+        found: dict[str, list[float]] = {}
+        for name, m, n, k, spent in self.products:
+            found.setdefault(name, []).append(2.0 * m * n * k / spent)
+        return found
 
     @property
     def key(self) -> str:
@@ -75,9 +79,15 @@ class MeasuredSpeeds(Speeds):
     measured: Calibration = field(default_factory=lambda: Calibration({}))
     """Where they are from."""
 
-    def matmul(self, m: int, n: int, k: int, *, batch: int = 1, precision: str = "bf16", traffic: float | None = None) -> float:
+    def matmul(
+        self, m: int, n: int, k: int, *, batch: int = 1, precision: str = "bf16", traffic: float | None = None
+    ) -> float:
         """By the rates of the nearest measured shapes of this precision."""
-        near = [(_distance((m, n, k), (a, b, c)), 2.0 * a * b * c / spent) for name, a, b, c, spent in self.measured.products if name == precision]
+        near = [
+            (_distance((m, n, k), (a, b, c)), 2.0 * a * b * c / spent)
+            for name, a, b, c, spent in self.measured.products
+            if name == precision
+        ]
         if not near:
             return super().matmul(m, n, k, batch=batch, precision=precision, traffic=traffic)
         weighed = [(1.0 / (distance + 0.05) ** 2, rate) for distance, rate in sorted(near)[:NEAREST]]
@@ -95,9 +105,15 @@ class MeasuredSpeeds(Speeds):
         """The same: arithmetic hides behind memory."""
         return self.stream(moved)
 
-    def attention(self, flops: float, moved: float, *, queries: int, precision: str = "bf16", backward: bool = False) -> float:
+    def attention(
+        self, flops: float, moved: float, *, queries: int, precision: str = "bf16", backward: bool = False
+    ) -> float:
         """By the rate at the nearest length; FLOPs are of the pairs that are seen, half of the measured square's."""
-        rows = [(tokens, whole / 2 * (2.5 if backward else 1.0) / (later if backward else first)) for name, tokens, whole, first, later in self.measured.attention if name == precision]
+        rows = [
+            (tokens, whole / 2 * (2.5 if backward else 1.0) / (later if backward else first))
+            for name, tokens, whole, first, later in self.measured.attention
+            if name == precision
+        ]
         if not rows:
             return super().attention(flops, moved, queries=queries, precision=precision, backward=backward)
         return flops / interpolated(tuple(sorted(rows)), queries)
@@ -133,7 +149,9 @@ def kept(machine: dict[str, Any], folder: Path) -> Calibration | None:
     try:
         values = json.loads((folder / f"speeds-{sha256_of_json(machine)[:12]}.json").read_text())
         rows = {name: tuple(tuple(row) for row in values[name]) for name in ("products", "streams", "attention")}
-        return Calibration(**{name: values[name] for name in (one.name for one in fields(Calibration)) if name in values} | rows)
+        return Calibration(
+            **{name: values[name] for name in (one.name for one in fields(Calibration)) if name in values} | rows
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -19,11 +19,45 @@ NAMES: dict[str, tuple[str, ...]] = {
     "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
     "chosen": ("num_experts_per_tok", "num_experts_per_token"),
 }
-PLAIN = ("gpt2", "gpt_neox", "gptj", "gpt_neo", "bloom", "opt", "falcon", "mpt", "phi", "codegen", "starcoder2", "gpt_bigcode", "xglm", "biogpt", "persimmon")
+PLAIN = (
+    "gpt2",
+    "gpt_neox",
+    "gptj",
+    "gpt_neo",
+    "bloom",
+    "opt",
+    "falcon",
+    "mpt",
+    "phi",
+    "codegen",
+    "starcoder2",
+    "gpt_bigcode",
+    "xglm",
+    "biogpt",
+    "persimmon",
+)
 """Model types whose feed-forward has two products, not three with a gate."""
-TIED = ("gpt2", "bloom", "opt", "gpt_neo", "gemma", "gemma2", "gemma3_text", "gpt_bigcode", "mpt", "falcon", "starcoder2", "xglm")
+TIED = (
+    "gpt2",
+    "bloom",
+    "opt",
+    "gpt_neo",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gpt_bigcode",
+    "mpt",
+    "falcon",
+    "starcoder2",
+    "xglm",
+)
 """Model types whose head is the embedding unless the config says otherwise."""
-POSITIONS = {"gpt2": "n_positions", "opt": "max_position_embeddings", "gpt_bigcode": "n_positions", "gpt_neo": "max_position_embeddings"}
+POSITIONS = {
+    "gpt2": "n_positions",
+    "opt": "max_position_embeddings",
+    "gpt_bigcode": "n_positions",
+    "gpt_neo": "max_position_embeddings",
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +151,13 @@ def dims_of(config: dict[str, Any]) -> Dims:
 
 def _kv_heads(config: dict[str, Any], kind: str, heads: int) -> int:
     if kind == "falcon":
-        return int(config.get("num_kv_heads") or heads) if config.get("new_decoder_architecture") else 1 if config.get("multi_query", True) else heads
+        return (
+            int(config.get("num_kv_heads") or heads)
+            if config.get("new_decoder_architecture")
+            else 1
+            if config.get("multi_query", True)
+            else heads
+        )
     if kind == "gpt_bigcode":
         return 1 if config.get("multi_query", True) else heads
     return int(config.get("num_key_value_heads") or heads)

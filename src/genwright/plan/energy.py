@@ -69,7 +69,9 @@ def utilisation(compute: float, memory: float, total: float) -> float:
     return (COMPUTE_BOUND * compute + MEMORY_BOUND * memory + WAITING * (total - compute - memory)) / total
 
 
-def footprint(device: Device, device_hours: float, *, where: str | Region = "world", u: float = 1.0, pue: float = PUE) -> Footprint | None:
+def footprint(
+    device: Device, device_hours: float, *, where: str | Region = "world", u: float = 1.0, pue: float = PUE
+) -> Footprint | None:
     """Energy and carbon of so many device-hours; None where the device's power is not known.
 
     >>> from genwright.catalogue.devices import devices
@@ -81,7 +83,11 @@ def footprint(device: Device, device_hours: float, *, where: str | Region = "wor
         return None
     one = where if isinstance(where, Region) else region(where)
     kwh = power * device_hours / 1000 * pue
-    return Footprint(kwh, kwh * one.kg_per_kwh, f"computed from the data sheet ({device.watts:g} W), not metered; {one.title}, {one.source}")
+    return Footprint(
+        kwh,
+        kwh * one.kg_per_kwh,
+        f"computed from the data sheet ({device.watts:g} W), not metered; {one.title}, {one.source}",
+    )
 
 
 def step_watts(device: Device, step: StepTime) -> float | None:

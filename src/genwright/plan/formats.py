@@ -50,12 +50,27 @@ FORMATS = {
 doubly quantised scales (Dettmers 2023, arXiv 2305.14314)."""
 
 SAID: tuple[tuple[str, str], ...] = (
-    (r"^(fp32|float32|32-bit)", "fp32"), (r"q8_0", "q8_0"), (r"q6_k", "q6_k"), (r"q5_k", "q5_k_m"), (r"q4_k", "q4_k_m"),
-    (r"q4_[01]|4-bit gguf", "q4_0"), (r"q3_k", "q3_k_m"), (r"q2_k", "q2_k"), (r"nf4.?(dq|double)|nf4-dq", "nf4-double"), (r"nf4|fp4", "nf4"),
-    (r"llm\.?int8|bnb.?int8|bnb.?8", "int8-bnb"), (r"gptq.?(int)?8|int8.?gptq", "int8-gptq"), (r"gptq", "gptq"), (r"awq", "awq"), (r"fp8|float8|e4m3", "fp8"),
-    (r"g=?32", "int4-g32"), (r"int8|8-?bits?|w8", "int8"), (r"int4|4-?bits?|w4", "int4"),
-    (r"bf16|bfloat16", "bf16"), (r"fp16|f16|float16|half|16-bit", "fp16"),
-)  # fmt: skip
+    (r"^(fp32|float32|32-bit)", "fp32"),
+    (r"q8_0", "q8_0"),
+    (r"q6_k", "q6_k"),
+    (r"q5_k", "q5_k_m"),
+    (r"q4_k", "q4_k_m"),
+    (r"q4_[01]|4-bit gguf", "q4_0"),
+    (r"q3_k", "q3_k_m"),
+    (r"q2_k", "q2_k"),
+    (r"nf4.?(dq|double)|nf4-dq", "nf4-double"),
+    (r"nf4|fp4", "nf4"),
+    (r"llm\.?int8|bnb.?int8|bnb.?8", "int8-bnb"),
+    (r"gptq.?(int)?8|int8.?gptq", "int8-gptq"),
+    (r"gptq", "gptq"),
+    (r"awq", "awq"),
+    (r"fp8|float8|e4m3", "fp8"),
+    (r"g=?32", "int4-g32"),
+    (r"int8|8-?bits?|w8", "int8"),
+    (r"int4|4-?bits?|w4", "int4"),
+    (r"bf16|bfloat16", "bf16"),
+    (r"fp16|f16|float16|half|16-bit", "fp16"),
+)
 """What papers write -> our name; the first that matches."""
 
 

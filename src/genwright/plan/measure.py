@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +26,32 @@ SHAPES_CPU = [
     (m, n, k)
     for m in (32, 256, 1024)
     for n, k in ((256, 256), (576, 576), (1536, 576), (576, 1536), (2048, 2048), (8192, 2048), (16384, 576))
-] + [(576, 576, 256), (1536, 576, 1024), (576, 1536, 1024), (2048, 2048, 1024), (256, 256, 512)]  # fmt: skip
+] + [(576, 576, 256), (1536, 576, 1024), (576, 1536, 1024), (2048, 2048, 1024), (256, 256, 512)]
 """(m, n, k): tokens against the widths of models that a CPU trains; the last ones are weights' gradients."""
 SHAPES_CUDA = [
     (m, n, k)
     for m in (16, 128, 512, 2048, 8192)
-    for n, k in ((512, 512), (1024, 1024), (2048, 2048), (4096, 4096), (11008, 4096), (4096, 11008), (14336, 4096), (8192, 8192), (128256, 2048))
-] + [(4096, 4096, 2048), (4096, 4096, 8192), (11008, 4096, 8192), (2048, 2048, 8192), (64, 4096, 8192), (4096, 64, 8192), (8192, 64, 4096), (8192, 4096, 64)]  # fmt: skip
+    for n, k in (
+        (512, 512),
+        (1024, 1024),
+        (2048, 2048),
+        (4096, 4096),
+        (11008, 4096),
+        (4096, 11008),
+        (14336, 4096),
+        (8192, 8192),
+        (128256, 2048),
+    )
+] + [
+    (4096, 4096, 2048),
+    (4096, 4096, 8192),
+    (11008, 4096, 8192),
+    (2048, 2048, 8192),
+    (64, 4096, 8192),
+    (4096, 64, 8192),
+    (8192, 64, 4096),
+    (8192, 4096, 64),
+]
 STREAMS_CPU = (2**12, 2**16, 2**19, 2**21, 2**23, 2**25)
 STREAMS_CUDA = (2**14, 2**18, 2**21, 2**23, 2**25, 2**27, 2**29)
 """Numbers of an elementwise operation's operand."""
@@ -45,21 +65,43 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 def machine_of(device: str) -> dict[str, Any]:
     """What a calibration belongs to."""
     if device == "cuda":
-        return {"device": torch.cuda.get_device_name(0), "driver": _driver(), "torch": torch.__version__, "cuda": torch.version.cuda}
-    return {"device": processor(), "driver": platform.release(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+        return {
+            "device": torch.cuda.get_device_name(0),
+            "driver": _driver(),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+        }
+    return {
+        "device": processor(),
+        "driver": platform.release(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
 
 
-def measure(device: str = "", *, folder: Path | None = None, seconds: float = 60.0, say: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
+def measure(
+    device: str = "", *, folder: Path | None = None, seconds: float = 60.0, say: Callable[[str], Any] = lambda _: None
+) -> dict[str, Any]:
     """Measure and keep; the file's values and its path. Errors: BadRequest where the device is not there."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise BadRequest(f"torch sees no device '{device}' here.", wanted="cpu, or cuda where torch has one", found=device, do="genwright calibrate --device cpu")
+        raise BadRequest(
+            f"torch sees no device '{device}' here.",
+            wanted="cpu, or cuda where torch has one",
+            found=device,
+            do="genwright calibrate --device cpu",
+        )
     clock = Clock(device, time.perf_counter() + seconds)
     found = Calibration(
-        machine=machine_of(device), products=_products(clock, say), streams=_streams(clock, say), attention=_attention(clock, say),
-        launch_seconds=_launch(clock), optimizer_rate=_optimizer(clock), waits=device == "cpu",
+        machine=machine_of(device),
+        products=_products(clock, say),
+        streams=_streams(clock, say),
+        attention=_attention(clock, say),
+        launch_seconds=_launch(clock),
+        optimizer_rate=_optimizer(clock),
+        waits=device == "cpu",
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+    )
     path = keep(found, folder) if folder else None
     return {"path": str(path or ""), "calibration": found}
 
@@ -104,7 +146,9 @@ class Clock:
     def copies(self, *shapes: tuple[int, ...], dtype: torch.dtype) -> list[list[Tensor]]:
         """As many sets of operands as outgrow the caches, at most eight."""
         size = sum(torch.Size(shape).numel() for shape in shapes) * dtype.itemsize
-        return [[self.tensor(*shape, dtype=dtype) for shape in shapes] for _ in range(max(1, min(8, COLD_BYTES // size)))]
+        return [
+            [self.tensor(*shape, dtype=dtype) for shape in shapes] for _ in range(max(1, min(8, COLD_BYTES // size)))
+        ]
 
 
 @torch.no_grad()
@@ -129,7 +173,9 @@ def _streams(clock: Clock, say: Callable[[str], Any]) -> tuple[tuple[float, floa
     found = []
     for numel in STREAMS_CUDA if clock.device == "cuda" else STREAMS_CPU:
         sets = clock.copies((numel,), (numel,), (numel,), dtype=torch.bfloat16)
-        call = lambda turn, sets=sets: torch.add(sets[turn % len(sets)][0], sets[turn % len(sets)][1], out=sets[turn % len(sets)][2])
+        call = lambda turn, sets=sets: torch.add(
+            sets[turn % len(sets)][0], sets[turn % len(sets)][1], out=sets[turn % len(sets)][2]
+        )
         found.append((6.0 * numel, clock.steady(call)))
     return tuple(found)
 
@@ -159,7 +205,7 @@ def _launch(clock: Clock) -> float:
 
 def _optimizer(clock: Clock) -> float:
     """Bytes a second of a fused AdamW: weight, gradient and two moments are read, three of them written."""
-    numel = 2**26 if clock.device == "cuda" else 2**22
+    numel = 2**26 if clock.device == "cuda" else 2**24
     weight = torch.nn.Parameter(clock.tensor(numel))
     weight.grad = clock.tensor(numel)
     optimizer = torch.optim.AdamW([weight], fused=True)
@@ -167,11 +213,10 @@ def _optimizer(clock: Clock) -> float:
 
 
 def _driver() -> str:
-    """As the management library says; empty where it does not."""
+    """As the vendor's tool says; empty where there is none."""
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    except Exception:  # a library that may be absent, or a driver that will not talk: the name stays empty
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        return said.splitlines()[0].strip()
+    except (OSError, subprocess.SubprocessError, IndexError):
         return ""

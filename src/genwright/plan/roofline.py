@@ -58,7 +58,11 @@ def seconds(trace: Any, device: Any, *, setup: Any, calibration: Any = None) -> 
 
     measured = calibration.speeds() if calibration is not None else None
     spent = step_time(trace, device, setup, speeds=measured).total
-    return around(spent, CALIBRATED_BELOW, CALIBRATED_ABOVE) if measured else around(spent, DATASHEET_BELOW, DATASHEET_ABOVE)
+    return (
+        around(spent, CALIBRATED_BELOW, CALIBRATED_ABOVE)
+        if measured
+        else around(spent, DATASHEET_BELOW, DATASHEET_ABOVE)
+    )
 
 
 def basis(calibration: Any = None) -> str:

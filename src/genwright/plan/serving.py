@@ -18,12 +18,12 @@ from typing import Any
 
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import Placed, place
+from genwright.plan.collectives import HOP_SECONDS, LINK_SHARE
 from genwright.plan.dims import Dims, dims_of
 from genwright.plan.estimate import Estimate, Range, around
 from genwright.plan.formats import Format, format_of, kv_bits
 from genwright.plan.frameworks_serving import Serving, host_factor, serving_of
 from genwright.plan.record import Op
-from genwright.plan.collectives import HOP_SECONDS, LINK_SHARE
 from genwright.plan.speeds import Speeds, speeds_of
 
 GIB = 2**30
@@ -64,9 +64,16 @@ class ServingSetup:
         """Itself. Errors: RecipeError naming what would work."""
         for name in ("batch", "input_tokens", "output_tokens", "count"):
             if getattr(self, name) < 1:
-                raise RecipeError(f"{name} is a whole number of at least 1.", wanted="1 or more", found=str(getattr(self, name)), do="raise it to 1")
+                raise RecipeError(
+                    f"{name} is a whole number of at least 1.",
+                    wanted="1 or more",
+                    found=str(getattr(self, name)),
+                    do="raise it to 1",
+                )
         if self.parallel not in PARALLELS:
-            raise RecipeError("parallel is not one we know.", wanted=", ".join(PARALLELS[1:]), found=self.parallel, do="choose one")
+            raise RecipeError(
+                "parallel is not one we know.", wanted=", ".join(PARALLELS[1:]), found=self.parallel, do="choose one"
+            )
         return self
 
 
@@ -142,7 +149,9 @@ def estimate_inference(setup: ServingSetup, device: str | Placed, *, usd_per_hou
     else:
         seconds = (prefill / setup.output_tokens + token) / setup.batch * setup.count
         known["usd_per_1k_tokens"] = around(1000 * seconds * price / 3600, TIME_BELOW, TIME_ABOVE)
-    return Estimate(known, {name: float(value) for name, value in parts.items()}, unknown, _notes(one, active + parts["context"]))
+    return Estimate(
+        known, {name: float(value) for name, value in parts.items()}, unknown, _notes(one, active + parts["context"])
+    )
 
 
 def fits(one: Server) -> bool:
@@ -175,7 +184,10 @@ def step_seconds(one: Server, tokens: int, context: int) -> float:
     device += dims.layers * framework.kernels * framework.gap + _between_devices(one, tokens * rows)
     factor = host_factor(one.placed.device.kind)
     products = 7 if dims.gated else 4
-    host = dims.layers * (framework.host_layer * (1.25 if dims.bias else 1.0) + products * framework.host_product.get(one.weights.kernel, 0.0))
+    host = dims.layers * (
+        framework.host_layer * (1.25 if dims.bias else 1.0)
+        + products * framework.host_product.get(one.weights.kernel, 0.0)
+    )
     host *= framework.host_prefill if tokens > 1 else 1.0
     return max(device, host * factor) + (framework.host_step + framework.host_row * rows) * factor
 
@@ -221,7 +233,16 @@ def _attention(one: Server, tokens: int, context: int, queries: int, keys: int, 
     moved = cache + 4.0 * rows * tokens * queries
     if not one.framework.flash and tokens > 1:  # scores in float32: written, masked, made to probabilities, read
         moved += 4.0 * 5 * rows * (queries / dims.head_width) * tokens * seen
-    return Op("attention", "attention", one.compute, 4.0 * rows * pairs * queries, moved, float(dims.layers), phase, (tokens, context, dims.head_width, rows))
+    return Op(
+        "attention",
+        "attention",
+        one.compute,
+        4.0 * rows * pairs * queries,
+        moved,
+        float(dims.layers),
+        phase,
+        (tokens, context, dims.head_width, rows),
+    )
 
 
 def op_seconds(one: Server, op: Op) -> float:
@@ -236,8 +257,16 @@ def op_seconds(one: Server, op: Op) -> float:
         return speeds.attention(op.flops, op.bytes, queries=m, precision=op.dtype)
     if m <= FEW_ROWS:
         return max(_unpacked(one, op), op.flops / speeds.vector) + speeds.kernel
-    unpacking = speeds.stream((one.weights.bits / 8 + 4.0) * n * k) if framework.unpacks and one.weights.bits < 16 else 0.0
-    return max(speeds.matmul(m, n, k, precision=op.dtype, traffic=op.bytes) / framework.matmul, _unpacked(one, op) if m <= 64 else 0.0) + unpacking
+    unpacking = (
+        speeds.stream((one.weights.bits / 8 + 4.0) * n * k) if framework.unpacks and one.weights.bits < 16 else 0.0
+    )
+    return (
+        max(
+            speeds.matmul(m, n, k, precision=op.dtype, traffic=op.bytes) / framework.matmul,
+            _unpacked(one, op) if m <= 64 else 0.0,
+        )
+        + unpacking
+    )
 
 
 def _unpacked(one: Server, op: Op) -> float:

@@ -82,7 +82,9 @@ class Speeds:
             do=f"set --precision {'fp16' if precision == 'bf16' and 'fp16' in self.peak else next(iter(self.peak), 'fp32')}",
         )  # fmt: skip
 
-    def matmul(self, m: int, n: int, k: int, *, batch: int = 1, precision: str = "bf16", traffic: float | None = None) -> float:
+    def matmul(
+        self, m: int, n: int, k: int, *, batch: int = 1, precision: str = "bf16", traffic: float | None = None
+    ) -> float:
         """Seconds of `batch` products [m, k] x [k, n]: the best tile's waves, or the bytes, whichever is longer.
 
         >>> one = Speeds("one", {"bf16": 1e14}, 1e13, 1e15, 0, 1e9, 0.7, kernel=0.0)
@@ -96,9 +98,16 @@ class Speeds:
         if not self.multiprocessors:
             return 2.0 * batch * m * n * k / rate + FILL_SECONDS
         each = rate / self.multiprocessors
-        return min(self._waves(m, n, k, batch, tile, split, each) for tile in TILES for split in (1, 2, 4) if split == 1 or k >= 1024 * split)
+        return min(
+            self._waves(m, n, k, batch, tile, split, each)
+            for tile in TILES
+            for split in (1, 2, 4)
+            if split == 1 or k >= 1024 * split
+        )
 
-    def _waves(self, m: int, n: int, k: int, batch: int, tile: tuple[int, int, float], split: int, each: float) -> float:
+    def _waves(
+        self, m: int, n: int, k: int, batch: int, tile: tuple[int, int, float], split: int, each: float
+    ) -> float:
         """Seconds of the busiest multiprocessor at `each` FLOPs a second: whole tiles, and filling its pipeline for each."""
         rows, columns, share = tile
         tiles = math.ceil(m / rows) * math.ceil(n / columns) * batch * split
@@ -114,7 +123,9 @@ class Speeds:
         """Seconds of an operation that memory bounds."""
         return max(self.stream(moved), flops / self.vector) + self.kernel
 
-    def attention(self, flops: float, moved: float, *, queries: int, precision: str = "bf16", backward: bool = False) -> float:
+    def attention(
+        self, flops: float, moved: float, *, queries: int, precision: str = "bf16", backward: bool = False
+    ) -> float:
         """Seconds of fused attention: short rows leave multiprocessors waiting."""
         share = self.flash * (FLASH_BACKWARD if backward else 1.0) * queries / (queries + 128.0)
         return max(flops / (self.rate(precision) * max(share, 1e-3)), self.stream(moved)) + self.kernel
@@ -161,8 +172,9 @@ def sustained(one: Device, tflops: float) -> float:
 def _peaks(one: Device, accumulate_16: bool) -> dict[str, float]:
     """float32 products stay float32: torch does not use tf32 unless told to. Missing 8-bit units: the 16-bit rate."""
     sixteen = one.fp16_tflops or one.bf16_tflops
-    if accumulate_16 and sixteen and one.kind.startswith(ACCUMULATE_16) and one.title.startswith("GeForce") or one.name in GEFORCE:
-        sixteen = (sixteen or 0.0) * (2.0 if accumulate_16 else 1.0)
+    geforce = one.title.startswith("GeForce") or one.name in GEFORCE
+    if accumulate_16 and sixteen and geforce and one.kind.startswith(ACCUMULATE_16):
+        sixteen *= 2.0
     sheet = {
         "fp32": one.fp32_tflops, "tf32": one.tf32_tflops, "bf16": one.bf16_tflops, "fp16": sixteen,
         "fp8": one.fp8_tflops, "int8": one.int8_tops or sixteen,

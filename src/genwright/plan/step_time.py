@@ -21,8 +21,10 @@ from genwright.plan.speeds import Speeds, speeds_of
 LAUNCH_SECONDS = 7.0e-6
 """Of the host for one operation: autoparallel's fit on H100; backward's operations are sent by C++ and come cheaper."""
 BACKWARD_LAUNCH = 0.75
-LAUNCHES = {"qwen-finetune": 2.7, "deepspeed": 2.0, "transformers": 1.3, "trl": 1.3, "peft": 1.4, "accelerate": 1.3, "llamafactory": 1.4, "axolotl": 1.4,
-            "megatron": 1.2, "megatron-deepspeed": 1.3, "internevo": 1.2}  # fmt: skip
+LAUNCHES = {
+    "qwen-finetune": 2.7, "deepspeed": 2.0, "transformers": 1.3, "trl": 1.3, "peft": 1.4, "accelerate": 1.3, "llamafactory": 1.4,
+    "axolotl": 1.4, "megatron": 1.2, "megatron-deepspeed": 1.3, "internevo": 1.2,
+}  # fmt: skip
 """Framework -> what its hooks add to a launch."""
 FUSED_TRAFFIC = 0.35
 """Share of elementwise traffic that is left when a compiler fuses what lies between products."""
@@ -30,7 +32,15 @@ FUSED_LAUNCHES = 0.3
 FUSED_NORMS = 0.75
 """The same where a framework brings its own kernels for norms and rotations."""
 FUSING = ("internevo", "megatron", "megatron-deepspeed", "qwen-finetune", "unsloth", "torchtitan")
-NOT_CAUSAL = ("mlm", "masked", "classification", "pair-classification", "sentence-pairs", "embedding", "span-corruption")
+NOT_CAUSAL = (
+    "mlm",
+    "masked",
+    "classification",
+    "pair-classification",
+    "sentence-pairs",
+    "embedding",
+    "span-corruption",
+)
 """Objectives whose attention sees the whole square."""
 DEQUANTIZE_SHARE = 0.45
 """Of the stream's bandwidth, when weights are unpacked: the table lookups of bitsandbytes and GPTQ's shifts."""
@@ -70,7 +80,13 @@ def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Sp
     host = _hooks(trace, setup)
     total = sum(lanes.values()) + messages + host + STEP_SECONDS
     idle = bubble(setup.pipeline_degree, setup.accumulate) * (total - lanes.get("optimizer", 0.0))
-    parts |= {"communication": messages, "bubble": idle, "offload": offload, "between steps": STEP_SECONDS, "hooks": host}
+    parts |= {
+        "communication": messages,
+        "bubble": idle,
+        "offload": offload,
+        "between steps": STEP_SECONDS,
+        "hooks": host,
+    }
     computing = parts["matmul"] + parts["attention"]
     return StepTime(
         total + idle + offload, {name: value for name, value in parts.items() if value}, computing,
@@ -126,7 +142,14 @@ def _unpacking(phase: str, trace: Trace, pace: Speeds, setup: Setup) -> float:
     """Seconds of a phase that go into unpacking a base of integers; recomputing is counted with the backward."""
     each = UNPACKED_BYTES.get(setup.base, 0.0) if setup.framework in GPTQ else 0.0
     times = {"forward": 1.0, "recompute": 1.0, "backward": 1.0}.get(phase, 0.0)
-    return each * times * trace.active_parameters / (setup.tensor_degree * setup.pipeline_degree) * setup.accumulate / pace.bandwidth
+    return (
+        each
+        * times
+        * trace.active_parameters
+        / (setup.tensor_degree * setup.pipeline_degree)
+        * setup.accumulate
+        / pace.bandwidth
+    )
 
 
 def _hooks(trace: Trace, setup: Setup) -> float:
@@ -148,7 +171,9 @@ def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
     if op.kind == "attention":
         seen = 1.0 if setup.objective in NOT_CAUSAL else 0.5
         backward = "backward" in op.op
-        return pace.attention(op.flops * seen, op.bytes, queries=m or 512, precision=_units(op.dtype, pace), backward=backward)
+        return pace.attention(
+            op.flops * seen, op.bytes, queries=m or 512, precision=_units(op.dtype, pace), backward=backward
+        )
     if op.kind == "dequantize":
         return pace.elementwise(op.bytes / DEQUANTIZE_SHARE)
     if op.kind == "optimizer":

@@ -1,0 +1,114 @@
+"""A step's price: parts by hand on a made-up trace, laws that any device obeys, what the strategies' order must be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from genwright.catalogue.device_names import place
+from genwright.plan.record import Collective, Op, Trace
+from genwright.plan.roofline import basis, seconds
+from genwright.plan.setup import Setup
+from genwright.plan.speeds import speeds_of
+from genwright.plan.step_time import HOOK_SECONDS, STEADY, STEP_SECONDS, op_seconds, step_time
+
+SETUP = Setup(model="made up", precision="bf16", recompute="none")
+A100 = place("A100 80GB")
+PRODUCT = Op("aten.mm", "matmul", "bf16", 2.0 * 8192 * 4096 * 4096, 1.7e8, 100.0, "forward", (8192, 4096, 4096, 1))
+NORM = Op("aten.mul", "elementwise", "bf16", 0.0, 1e8, 200.0, "forward")
+UPDATE = Op("optimizer.step", "optimizer", "fp32", 0.0, 1e9, 1.0, "optimizer")
+
+
+def traced(*ops: Op, collectives: tuple[Collective, ...] = (), **changes: object) -> Trace:
+    made = Trace(
+        ops=ops, collectives=collectives, allocations=(), parameters=10**9, trainable=10**9, active_parameters=10**9, layers=10, width=4096,
+        tokens=8192, tokens_per_step=8192, model_flops=6e9 * 8192, attention_flops=0.0, launches=0.0,
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_parts_add_up_to_the_step() -> None:
+    found = step_time(traced(PRODUCT, NORM, UPDATE), A100, SETUP)
+    assert sum(found.parts.values()) == pytest.approx(found.total)
+    assert found.parts["matmul"] == pytest.approx(
+        100 * speeds_of(A100).matmul(8192, 4096, 4096, traffic=1.7e8) / STEADY
+    )
+    assert found.parts["between steps"] == STEP_SECONDS
+    assert found.compute_bound == found.parts["matmul"] and 0 < found.memory_bound < found.total
+
+
+def test_many_small_operations_wait_for_the_host() -> None:
+    tiny = NORM._replace(bytes=1e2, count=10_000.0)
+    found = step_time(traced(tiny), A100, SETUP)
+    assert found.parts["waiting for the host"] > 0.9 * found.parts["elementwise"]
+    faster = step_time(traced(tiny), place("H100"), SETUP)
+    assert faster.total == pytest.approx(0.67 * (found.total - STEP_SECONDS) + STEP_SECONDS, rel=0.01)
+    assert step_time(traced(tiny), A100, replace(SETUP, compile=True)).total < found.total / 2
+
+
+def test_messages_are_hidden_or_not() -> None:
+    """1 GB gathers inside a machine: beside computing they cost little, alone all of their time."""
+    message = Collective("all-gather", 1e9, 8, 10.0, "forward", True)
+    eight = replace(SETUP, strategy="zero3", count=8)
+    price = lambda ops, one: step_time(traced(*ops, collectives=(one,)), A100, eight).parts["communication"]
+    busy = tuple(PRODUCT._replace(count=1000.0) for _ in range(1))
+    assert price(busy, message) < 0.5 * price((), message._replace(overlappable=False))
+    assert price((), message) == pytest.approx(price((), message._replace(overlappable=False)))
+
+
+def test_frameworks_that_wait_for_each_gather_hide_nothing() -> None:
+    message = Collective("all-gather", 1e9, 8, 10.0, "forward", True)
+    trace = traced(PRODUCT._replace(count=1000.0), collectives=(message,))
+    ours, theirs = (
+        step_time(trace, A100, Setup(model="x", precision="bf16", strategy="zero3", count=8, framework=name))
+        for name in ("torchtitan", "deepspeed")
+    )
+    assert theirs.parts["communication"] > 3 * ours.parts["communication"]
+    assert theirs.parts["hooks"] == pytest.approx(HOOK_SECONDS * 12 * 10 * 2)
+
+
+def test_a_pipelines_bubble_and_an_offloaded_optimizer() -> None:
+    trace = traced(PRODUCT, UPDATE)
+    plain = step_time(trace, A100, replace(SETUP, count=4, strategy="ddp", accumulate=12))
+    staged = step_time(trace, A100, replace(SETUP, count=4, strategy="ddp", accumulate=12, pipeline_degree=4))
+    assert staged.parts["bubble"] == pytest.approx(0.25 * (plain.total - plain.parts["optimizer"]), rel=0.02)
+    away = step_time(trace, A100, replace(SETUP, offload_optimizer=True))
+    assert away.parts["offload"] > 2 * 2 * 1e9 / 25e9
+    assert away.total > step_time(trace, A100, SETUP).total
+
+
+def test_causal_attention_is_half_the_square() -> None:
+    attention = Op(
+        "aten._scaled_dot_product_flash_attention",
+        "attention",
+        "bf16",
+        1e13,
+        1e6,
+        1.0,
+        "forward",
+        (8192, 8192, 128, 32),
+    )
+    pace = speeds_of(A100)
+    causal, whole = (op_seconds(attention, pace, replace(SETUP, objective=name)) for name in ("instruction", "mlm"))
+    assert whole == pytest.approx(2 * causal, rel=0.01)
+    later = op_seconds(attention._replace(op="aten._scaled_dot_product_flash_attention_backward"), pace, SETUP)
+    assert later > causal
+
+
+def test_bf16_on_a_device_without_such_units_runs_as_float32() -> None:
+    assert op_seconds(PRODUCT, speeds_of(place("T4")), SETUP) > 3 * op_seconds(
+        PRODUCT._replace(dtype="fp16"), speeds_of(place("T4")), SETUP
+    )
+
+
+def test_newer_devices_are_faster() -> None:
+    spent = [
+        step_time(traced(PRODUCT, NORM, UPDATE), place(name), SETUP).total for name in ("V100", "A100", "H100", "B200")
+    ]
+    assert spent == sorted(spent, reverse=True)
+
+
+def test_what_a_price_rests_on_is_said() -> None:
+    found = seconds(traced(PRODUCT), A100, setup=SETUP)
+    assert found.low < found.value < found.high and basis() == "datasheet"
