@@ -28,12 +28,11 @@ DTYPES = {
     torch.float64: "fp32",
 }
 MATMULS = frozenset(["mm", "addmm", "bmm", "baddbmm", "_grouped_mm", "convolution", "mv", "dot", "_int_mm"])
-COPIES = frozenset(
-    ["_to_copy", "copy_", "clone", "cat", "constant_pad_nd", "index_select", "gather", "scatter", "index_copy", "stack", "slice_backward", "select_backward", "fill_", "zero_", "zeros", "zeros_like", "new_zeros", "full", "full_like", "empty", "_unsafe_index", "index"]
-)  # fmt: skip
-REDUCTIONS = frozenset(
-    ["sum", "mean", "amax", "_softmax", "_log_softmax", "_softmax_backward_data", "_log_softmax_backward_data", "native_layer_norm", "native_layer_norm_backward", "var_mean", "logsumexp", "nll_loss_forward", "nll_loss_backward", "_fused_rms_norm", "argmax", "cumsum"]
-)  # fmt: skip
+COPY_NAMES = """_to_copy copy_ clone cat constant_pad_nd index_select gather scatter index_copy stack slice_backward select_backward
+    fill_ zero_ zeros zeros_like new_zeros full full_like empty _unsafe_index index"""
+REDUCTION_NAMES = """sum mean amax _softmax _log_softmax _softmax_backward_data _log_softmax_backward_data native_layer_norm var_mean
+    native_layer_norm_backward logsumexp nll_loss_forward nll_loss_backward _fused_rms_norm argmax cumsum"""
+COPIES, REDUCTIONS = frozenset(COPY_NAMES.split()), frozenset(REDUCTION_NAMES.split())
 EMBEDDINGS = {"embedding", "embedding_dense_backward"}
 ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}

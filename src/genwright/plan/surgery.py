@@ -91,7 +91,7 @@ def mark_(tensor: Any, **marks: Any) -> Any:
 
 def _adapter(rows: int, columns: int, dtype: torch.dtype) -> nn.Parameter:
     parameter = nn.Parameter(torch.empty(rows, columns, dtype=dtype))
-    return mark_(parameter, genwright_adapter=True)  # type: ignore[no-any-return]
+    return mark_(parameter, genwright_adapter=True)
 
 
 class FusedQKV(nn.Module):

@@ -135,7 +135,7 @@ def memory_of(trace: Trace, device: Any, *, expandable: bool = False, capacity: 
         except NoRoom:
             fits = False
     return Memory(
-        active, min(free.peak_reserved, int(capacity)) if fits else free.peak_reserved, parts, phase, fits, retries
+        active, int(min(free.peak_reserved, capacity)) if fits else free.peak_reserved, parts, phase, fits, retries
     )
 
 
