@@ -139,7 +139,9 @@ def test_work_is_six_flops_a_weight_and_token():
     counted = sum(op.flops * op.count for op in trace.ops if op.kind == "matmul")
     assert counted == pytest.approx(6 * (products - 13 * 64) * 32, rel=0.01)  # but for norms
     again = traced(setup(seq_len=16, recompute="full"))
-    body = products - 512 * 64 - 6 * 64 * 176  # the head is not done again, nor a layer's last product: nothing reads it
+    body = (
+        products - 512 * 64 - 6 * 64 * 176
+    )  # the head is not done again, nor a layer's last product: nothing reads it
     assert again.recompute_fraction == pytest.approx(2 * body / (6 * products + 2 * body), abs=0.02)
 
 
@@ -148,12 +150,18 @@ def test_work_is_six_flops_a_weight_and_token():
     ({"adapter": "lora", "precision": "bf16", "base": "int8"}, {"adapter": "lora", "precision": "bf16", "base": "nf4"}),
     ({"adapter": "lora", "precision": "bf16", "base": "nf4"}, {"adapter": "lora", "precision": "bf16", "base": "nf4-double"}),
     ({"attention": "eager"}, {"attention": "sdpa"}), ({"optimizer": "adamw"}, {"optimizer": "adamw-fused", "seq_len": 8}),
-    ({"optimizer": "adamw-fused"}, {"optimizer": "adamw-8bit"}), ({"recompute": "full", "seq_len": 256}, {"recompute": "full", "offload_activations": True, "seq_len": 256}),
-    ({"framework": "trl", "recompute": "none"}, {"framework": "unsloth", "recompute": "none"}), ({"optimizer": "adamw-fused", "seq_len": 8}, {"optimizer": "adamw-fused", "optimizer_in_backward": True, "seq_len": 8}),
+    ({"optimizer": "adamw-fused"}, {"optimizer": "adamw-8bit"}), ({"framework": "trl", "recompute": "none"}, {"framework": "unsloth", "recompute": "none"}), ({"optimizer": "adamw-fused", "seq_len": 8}, {"optimizer": "adamw-fused", "optimizer_in_backward": True, "seq_len": 8}),
     ({}, {"compile": True}), ({"chunked_loss": False}, {"framework": "unsloth", "chunked_loss": True}), ({"tensor_degree": 1}, {"tensor_degree": 2, "count": 2, "strategy": "ddp"}),
 ])  # fmt: skip
 def test_what_takes_less_is_planned_to_take_less(more, less):
     assert peak(traced(setup(**less))) < peak(traced(setup(**more)))
+
+
+def test_offloaded_activations_are_not_there_when_the_loss_is():
+    """Six layers' inputs of 2 x 64 x 64 float32, and nothing else."""
+    kept, away = (traced(setup(recompute="full", offload_activations=flag)) for flag in (False, True))
+    at_loss = [live_peak(trace.allocations)[3]["loss"] for trace in (kept, away)]
+    assert at_loss[0] - at_loss[1] >= 6 * 2 * 64 * 64 * 4
 
 
 def test_a_trace_and_its_pieces_come_back_from_json():
