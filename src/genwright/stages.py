@@ -21,6 +21,7 @@ from genwright.evaluate.statistics import bootstrap, minimum_detectable_differen
 from genwright.export.handover import hand_over, hand_over_served
 from genwright.improve.climbing import climb_project
 from genwright.improve.placing import memory_bytes, placement_of
+from genwright.improve.selecting import TryOut
 from genwright.improve.workshop import Workshop, groups_of
 from genwright.models.cards import write_card
 from genwright.models.choose import choose_model
@@ -59,13 +60,14 @@ def scope(context: Context) -> dict[str, Any]:
 
 
 def select(context: Context) -> dict[str, Any]:
-    """Which model: the first of the project's list, or of the ranked catalogue, that can be had, suits the task and fits."""
+    """Which model: hard limits first, then those that can be had are tried on the project's own rows, and compared."""
     say = lambda text: context.events.write("note", stage="select", text=text)
     spec = context.spec
     families = families_that_learn(spec.adapt.objective, task(spec.scope.task).families)
     return choose_model(
-        spec, base=context.base, out=context.out / "model", families=families, memory_bytes=memory_bytes(spec), say=say
-    )
+        spec, base=context.base, out=context.out / "model", families=families, memory_bytes=memory_bytes(spec), say=say,
+        try_out=TryOut(context) if spec.select.trial_rows else None,
+    )  # fmt: skip
 
 
 def adapt(context: Context) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from genwright.base.errors import BadRequest
+from genwright.base.errors import BadRequest, ModelError
+from genwright.base.registry import resolve
 from genwright.cli.rooms import call
 from genwright.cli.sheet import sheet
-from genwright.cli.terminal import Terminal, table
+from genwright.cli.terminal import Terminal, heading, table
 
 FAMILIES = ("decoder", "encoder", "encoder-decoder")
 
@@ -59,9 +60,45 @@ def size(parameters: int | None) -> str:
 
 
 def _show(arguments: Namespace, terminal: Terminal) -> int:
-    card = asdict(call("genwright.catalogue.models:model", arguments.name))
-    terminal.answer(card, lambda console: sheet(console, card))
+    known = call("genwright.catalogue.models:models").get(arguments.name)
+    readme = card_file(arguments, known is not None)
+    if known is None and readme is None:
+        call("genwright.catalogue.models:model", arguments.name)  # names the nearest
+    card = asdict(known) if known is not None else {"name": arguments.name}
+    read = resolve("genwright.models.cards:read_card")
+    published = asdict(read(readme.read_text(encoding="utf-8"))) if readme is not None else {}
+    sections = resolve("genwright.models.cards:sections")(card, published)
+    terminal.answer({**card, "sections": sections}, lambda console: _draw_card(console, card, sections))
     return 0
+
+
+def card_file(arguments: Namespace, known: bool) -> Path | None:
+    """The README of a folder, or beside a model of the cache; None where there is none. Errors: ModelError for a folder without."""
+    base = Path(arguments.project)
+    folder = base / arguments.name.removeprefix("folder:")
+    if not known and folder.is_dir():
+        if not (folder / "README.md").is_file():
+            raise ModelError(
+                f"{folder} has no card.", wanted="a README.md", do="`genwright report` and integrate write one"
+            )
+        return folder / "README.md"
+    try:
+        source = call("genwright.models.sources:locate", arguments.name, base=base)
+        cached = call("genwright.models.sources:cached", source, cache_folder())
+    except BadRequest:
+        return None
+    return cached / "README.md" if cached is not None and (cached / "README.md").is_file() else None
+
+
+def _draw_card(console: Any, card: dict[str, Any], sections: dict[str, str]) -> None:
+    sheet(console, {key: value for key, value in card.items() if key not in IN_SECTIONS})
+    for title, text in sections.items():
+        console.print(heading(title))
+        console.print(text or "not known", markup=False)
+
+
+IN_SECTIONS = ("uses", "limits", "training_data", "evaluations")
+"""Fields of the catalogue that the sections tell."""
 
 
 def _pull(arguments: Namespace, terminal: Terminal) -> int:

@@ -49,6 +49,10 @@ def _draw(console: Any, found: dict[str, Any], results: Any) -> None:
     rows = [(one["stage"], _state(one), shortened(one["why"])) for one in found["stages"]]
     console.print(heading(found["project"]))
     console.print(table(("stage", "state", "why"), rows))
+    tried = resolve("genwright.web.choices:candidates")(results.stages.get("select", {}))
+    if tried:
+        console.print(heading("Models, tried untrained on validation rows; memory, time, cost and energy as planned"))
+        console.print(table(resolve("genwright.web.choices:TABLE"), tried))
     scores = results.stages.get("evaluate", {}).get("scores", {})
     draw.scores(console, found["metric"] or "", scores, found["chosen"])
     if found["met"] is not None:

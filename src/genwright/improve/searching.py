@@ -22,6 +22,8 @@ RATES = (1 / 3, 1.0, 3.0)
 """Of the recipe's own learning rate."""
 LORA_FACTOR, PROMPT_FACTOR = 3, 2
 LEAST_STEPS, LEAST_ROWS = 4, 4
+BETWEEN = 4
+"""Tokens that may stand between an instruction and a question."""
 TRIALS = "trials"
 CHOSEN = "chosen.json"
 
@@ -30,12 +32,15 @@ CHOSEN = "chosen.json"
 
 
 def candidates(workshop: Any, rung: str) -> list[Prompt]:
-    """The prompts that a rung measures."""
+    """The prompts that a rung measures: those that fit the model's context; the plain question where none does."""
     rows = workshop.rows("train")
-    if rung == "few-shot":
-        return numbers_of_examples(len(rows))
     labels = sorted({row.label for row in rows if row.label})
-    return prompts(workshop.spec.scope.task, labels, len(rows))
+    few = rung == "few-shot"
+    found = numbers_of_examples(len(rows)) if few else prompts(workshop.spec.scope.task, labels, len(rows))
+    longest = {count: workshop.longest_prompt(count) for count in {prompt.examples for prompt in found}}
+    words = lambda prompt: len(workshop.tokenizer(prompt.instruction, add_special_tokens=False)["input_ids"])
+    fits = lambda prompt: longest[prompt.examples] + words(prompt) + BETWEEN < workshop.context
+    return [prompt for prompt in found if fits(prompt)] or [Prompt()]
 
 
 def search_prompt(workshop: Any, rung: str, folder: Path, within: Callable[[], None]) -> Prompt:

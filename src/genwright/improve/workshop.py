@@ -27,7 +27,7 @@ from genwright.catalogue.tasks import task
 from genwright.data.files import load_rows
 from genwright.data.formats import Row
 from genwright.data.layouts import Feed, Setting, feed_of
-from genwright.data.templates import encode_prompt
+from genwright.data.templates import encode_prompt, source_text
 from genwright.engine.columns import blank_columns
 from genwright.engine.recipe import Recipe, objective_name, recipe_for
 from genwright.engine.rewards import Reward, load_reward, try_reward
@@ -40,6 +40,7 @@ from genwright.improve.placing import AUTO, devices_here, memory_bytes, placemen
 from genwright.improve.prompts import Prompt
 from genwright.improve.searching import (
     TRIALS,
+    candidates,
     lora_chosen,
     lora_work,
     prompt_work,
@@ -158,8 +159,9 @@ class Workshop:
     @property
     def max_tokens(self) -> int:
         """The longest row, in tokens: the project's limit, or the model's context less the longest soft prompt."""
-        context = int(getattr(self.config.get_text_config(), "max_position_embeddings", 0) or 2**20)
-        context -= max((self.spec.methods.get(rung, {}).get("tokens", 0) for rung in self.ladder), default=0)
+        context = self.context - max(
+            (self.spec.methods.get(rung, {}).get("tokens", 0) for rung in self.ladder), default=0
+        )
         return min(self.spec.adapt.max_tokens or context, context)
 
     @property
@@ -260,6 +262,19 @@ class Workshop:
             )  # fmt: skip
         return self._planned(rung, self.place(rung))
 
+    def plan_answers(self) -> Estimate:
+        """What answering the validation rows will need, with examples in the prompt or by reading, before anything is trained."""
+        reads = self.reads or self.family == "encoder"
+        asking = Asking([], [], 0, self.reading) if reads else self._asking("few-shot")
+        return plan_prompting(
+            self.config, asking, self._machine, precision=self.spec.adapt.precision, weights_bytes=self._weights_bytes, say=self._note,
+        )  # fmt: skip
+
+    @property
+    def read_head(self) -> Head:
+        """What the model is read with, where the metric reads."""
+        return self._head
+
     def _planned(self, rung: str, place: Placement) -> Estimate:
         """The plan of a rung that trains, laid over these devices."""
         return plan_training(
@@ -297,19 +312,36 @@ class Workshop:
 
     def _asking(self, rung: str) -> Asking:
         rows = self.judged_on
-        shown = RUNGS[rung](self.spec, rung).examples
         if self._only_read(rung):
             return Asking([], [], 0, self.reading)
+        made = RUNGS[rung](self.spec, rung)
+        searched = made.search == "prompt"
+        shown = max(prompt.examples for prompt in candidates(self, rung)) if searched else made.examples
+        prompts = self._prompt_lengths(shown)
+        answers = [len(self.tokenizer(reference(row), add_special_tokens=False).input_ids) for row in rows]
+        return Asking(prompts, answers, self.spec.adapt.max_new_tokens)
+
+    def _prompt_lengths(self, shown: int) -> list[int]:
+        """Tokens of each validation row's prompt with so many examples."""
         nearest = NearestExamples(self.rows("train")) if shown else None
         conversations = [
             few_shot_messages(row.conversation[:-1], nearest.nearest(question(row), shown))
             if nearest
             else row.conversation[:-1]
-            for row in rows
+            for row in self.judged_on
         ]
-        prompts = [len(encode_prompt(messages, self.tokenizer)) for messages in conversations]
-        answers = [len(self.tokenizer(reference(row), add_special_tokens=False).input_ids) for row in rows]
-        return Asking(prompts, answers, self.spec.adapt.max_new_tokens)
+        if self.family == "encoder-decoder":
+            return [len(self.tokenizer(source_text(messages))["input_ids"]) for messages in conversations]
+        return [len(encode_prompt(messages, self.tokenizer)) for messages in conversations]
+
+    def longest_prompt(self, shown: int) -> int:
+        """Tokens of the longest validation prompt with so many examples."""
+        return max(self._prompt_lengths(shown), default=0)
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the model takes; 2**20 where its configuration does not say."""
+        return int(getattr(self.config.get_text_config(), "max_position_embeddings", 0) or 2**20)
 
     def _only_read(self, rung: str) -> bool:
         """Whether a rung answers without writing: by a class, by tags, or by its surprise."""

@@ -61,6 +61,41 @@ def read_card(text: str) -> Card:
     return Card(metadata=block, **{kind: "\n\n".join(texts) for kind, texts in parts.items()})
 
 
+SECTIONS = {
+    "Details": ("details", ""), "Uses": ("uses", "uses"),
+    "Bias, risks and limitations": ("bias_risks_limitations", "limits"), "Training details": ("training", "training_data"),
+    "Evaluation": ("evaluation", "evaluations"),
+}  # fmt: skip
+"""Title -> (part of a published card, field of the catalogue's record)."""
+
+
+def sections(record: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, str]:
+    """The five sections of a model's card: what its publisher wrote, else what the catalogue knows; "" where neither says."""
+    return {
+        title: str(published.get(part) or "") or (_details(record) if title == "Details" else _words(record.get(field)))
+        for title, (part, field) in SECTIONS.items()
+    }
+
+
+def _details(record: Mapping[str, Any]) -> str:
+    told = [
+        ("", record.get("title")), ("family", record.get("family")), ("stage", record.get("stage")),
+        ("parameters", f"{record['parameters']:,}" if record.get("parameters") else ""), ("context", record.get("context")),
+        ("licence", record.get("licence")), ("languages", ", ".join(record.get("languages") or ())),
+    ]  # fmt: skip
+    return "; ".join(f"{name} {value}".strip() for name, value in told if value)
+
+
+def _words(value: Any) -> str:
+    if not value:
+        return ""
+    return (
+        str(value)
+        if isinstance(value, str)
+        else "\n".join(", ".join(f"{key} {part}" for key, part in one.items()) for one in value)
+    )
+
+
 def _front_matter(text: str) -> tuple[dict[str, Any], str]:
     import yaml  # type: ignore[import-untyped]
 

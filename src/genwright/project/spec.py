@@ -53,6 +53,8 @@ BOUNDS: dict[str, Bounds] = {
     "scope.budget.kwh": Bounds(0, above=True),
     "data.validation_fraction": Bounds(0, 0.5),
     "data.test_fraction": Bounds(0, 0.5),
+    "select.trial_rows": Bounds(0),
+    "select.context": Bounds(0),
     "adapt.examples": Bounds(1),
     "adapt.steps": Bounds(0),
     "adapt.epochs": Bounds(0, above=True),

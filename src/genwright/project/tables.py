@@ -93,7 +93,19 @@ class Select:
     """Which model is adapted."""
 
     models: tuple[str, ...] = ()
-    """Catalogue names or model sources; the first that fits is taken. Empty: ranked from the catalogue."""
+    """Catalogue names or model sources to choose from. Empty: ranked from the catalogue."""
+
+    trial_rows: int = 24
+    """Validation rows on which each of several models is tried, untrained. 0: the first that can be had is taken."""
+
+    licences: tuple[str, ...] = ()
+    """Licences that are allowed, such as "Apache-2.0"; a model whose licence is not known is then refused. Empty: any."""
+
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes that the model must know, such as "fr"."""
+
+    context: int = 0
+    """The longest input in tokens that the model must take. 0: no matter."""
 
     offline: bool = False
     """Never reach for the network: what is not on this machine is an error."""

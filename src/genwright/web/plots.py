@@ -154,3 +154,52 @@ def _percent(span: tuple[float, float]) -> Callable[[float], str]:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) and abs(value) >= 10 else f"{value:g}"
+
+
+Step = tuple[str, float, float, float, float]
+"""A rung: name, cost of everything up to and with it, score, and the interval's low and high."""
+
+
+def climb_plot(steps: Sequence[Step], *, target: float | None, metric: str, unit: str) -> Html:
+    """Score over cost so far, a dot with its interval for each rung and a dashed target. Given a namespace, it stands alone as an SVG file."""
+    width, height, left, bottom, top = 720, 300, 56, 44, 18
+    most = max(cost for _, cost, *_ in steps) or 1.0
+    bounds = [value for step in steps for value in step[3:]] + ([] if target is None else [target])
+    y_ticks = ticks(min(0.0, *bounds), max(bounds), 5)
+    x_at = lambda cost: left + (width - left - 90) * cost / most
+    y_at = lambda score: top + (height - bottom - top) * (y_ticks[-1] - score) / (y_ticks[-1] - y_ticks[0])
+    number = lambda value: f"{value:.1f}"
+    grid = [
+        part
+        for tick in y_ticks
+        for part in (
+            _line(left, y_at(tick), width, y_at(tick), stroke_opacity="0.15"),
+            tag("text", _short(tick), x=left - 8, y=number(y_at(tick) + 4), text_anchor="end"),
+        )
+    ]
+    path = " ".join(f"{x_at(cost):.1f},{y_at(score):.1f}" for _, cost, score, *_ in steps)
+    dots = [
+        part
+        for name, cost, score, low, high in steps
+        for part in (
+            _line(x_at(cost), y_at(low), x_at(cost), y_at(high), stroke_width="2"),
+            tag("circle", cx=number(x_at(cost)), cy=number(y_at(score)), r="4"),
+            tag("text", f"{name} {score:.1f}", x=number(x_at(cost) + 8), y=number(y_at(score) - 7)),
+            tag("text", _short(round(cost, 1)), x=number(x_at(cost)), y=height - bottom + 16, text_anchor="middle"),
+        )
+    ]
+    words = "; ".join(f"{name}: {score:.1f} ({low:.1f} to {high:.1f}) after {cost:.0f} {unit}" for name, cost, score, low, high in steps)
+    return tag(
+        "svg", *grid,
+        _line(left, y_at(target), width, y_at(target), stroke_dasharray="5 4") if target is not None else None,
+        tag("polyline", points=path, fill="none", stroke="currentColor", stroke_opacity="0.4"),
+        *dots,
+        tag("text", f"{metric} on validation rows" + ("" if target is None else f"; dashed: target {target:g}"), x="4", y="12"),
+        tag("text", f"{unit} spent so far", x=width, y=height - 6, text_anchor="end"),
+        viewBox=f"0 0 {width} {height}", fill="currentColor", font_size="12",
+        font_family="sans-serif", role="img", aria_label=words,
+    )  # fmt: skip
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, **more: str) -> Html:
+    return tag("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", stroke="currentColor", **more)

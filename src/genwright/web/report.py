@@ -10,6 +10,7 @@ from typing import Any
 from genwright import __version__
 from genwright.base.errors import BadRequest
 from genwright.base.units import Bytes, Seconds
+from genwright.web.choices import candidates_section, failures_section, gains_section
 from genwright.web.html import Html, join, tag
 from genwright.web.plots import curves, difference_track, interval_track, ratio_track
 from genwright.web.summaries import STAGES, Comparison, Results, compare, read_results, shortened
@@ -35,11 +36,14 @@ def page(results: Results) -> str:
     sections = [
         header(results),
         stages(results),
+        candidates_section(results.stages.get("select", {})),
+        gains_section(results.stages.get("adapt", {})),
         scores(results),
         paired(results),
         loss(results),
         planned(results),
         samples(results),
+        failures_section(results.stages.get("adapt", {}).get("errors", {})),
         look(results),
         facts(results),
     ]

@@ -1,0 +1,55 @@
+"""What was applied here as one table, and the two ladders as plots.
+
+    python table.py [--docs DIR]                 # ladder.svg and harder.svg in DIR, or here
+
+Quality is on the test rows; cost is what the project's own figures make of the time that was spent.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from genwright.web.choices import climb_steps
+from genwright.web.plots import climb_plot
+from genwright.web.summaries import read_results
+
+HERE = Path(__file__).parent
+PROJECTS = {"encoder": "encoder", "ladder": ".", "always-lora": "always-lora", "harder": "harder"}
+
+
+def line(name: str, stages: dict[str, dict[str, Any]]) -> str:
+    """A row of the table."""
+    adapt, evaluate = stages["adapt"], stages["evaluate"]
+    score = evaluate["scores"][adapt["chosen"]][evaluate["metric"]]
+    rungs = [rung for rung in adapt["rungs"] if rung.get("measured")]
+    seconds, usd, joules = (sum(rung["measured"].get(key) or 0.0 for rung in rungs) for key in ("seconds", "usd", "joules"))
+    answer = next(rung["measured"]["evaluate_seconds"] for rung in rungs if rung["name"] == adapt["chosen"])
+    value = f"{score['value']:.1f} ({score['low']:.1f} to {score['high']:.1f})"
+    rows = stages["scope"]["rows"]["validation"]
+    climbed = ", ".join(rung["name"] for rung in rungs)
+    return f"| {name} | {climbed} | {value} | {seconds:.0f} s | {usd:.4f} $ | {joules:.0f} J | {1000 * answer / rows:.0f} ms |"
+
+
+def main() -> None:
+    """Print the table, write the plots."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, default=HERE, help="the folder with the projects")
+    parser.add_argument("--docs", type=Path, default=HERE, help="where the plots go")
+    options = parser.parse_args()
+    print("| project | rungs climbed | accuracy on test rows | time | money | energy | an answer |")
+    print("|---|---|---|---|---|---|---|")
+    for name, place in PROJECTS.items():
+        stages = read_results(options.base / place).stages
+        if "evaluate" in stages:
+            print(line(name, stages))
+        if "adapt" in stages and name in ("ladder", "harder"):
+            adapt = stages["adapt"]
+            plot = climb_plot(climb_steps(adapt["rungs"]), target=adapt["target"], metric=adapt["metric"], unit="seconds")
+            text = plot.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+            (options.docs / f"{name}.svg").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
