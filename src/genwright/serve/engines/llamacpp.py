@@ -93,7 +93,9 @@ class LlamaCpp:
         async with self._changing:
             if self._now is not None and self._now.child.alive:
                 return
-            self._now = await self._generation()
+            dead, self._now = self._now, await self._generation()
+            if dead is not None:
+                await _end(dead)
 
     async def stop(self) -> None:
         """End every process of ours."""
