@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import place
 from genwright.plan.record import Collective, Op, Trace
 from genwright.plan.roofline import basis, seconds
@@ -100,6 +101,11 @@ def test_bf16_on_a_device_without_such_units_runs_as_float32() -> None:
     assert op_seconds(PRODUCT, speeds_of(place("T4")), SETUP) > 3 * op_seconds(
         PRODUCT._replace(dtype="fp16"), speeds_of(place("T4")), SETUP
     )
+
+
+def test_a_device_without_rates_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"no rates of Gaudi[\s\S]*genwright calibrate"):
+        step_time(traced(PRODUCT), place("gaudi"), SETUP)
 
 
 def test_newer_devices_are_faster() -> None:

@@ -114,7 +114,10 @@ def server(setup: ServingSetup, device: str | Placed) -> Server:
     name, framework = serving_of(setup.framework)
     if name == "llama.cpp" and placed.device.vendor == "Apple":
         framework = serving_of("llama.cpp-metal")[1]
-    return Server(setup.check(), dims_of(_config(setup.model)), format_of(setup.precision), framework, placed)
+    weights = format_of(setup.precision)
+    if name == "autogptq" and weights.kernel == "16":  # nothing to unpack: plain transformers
+        framework = serving_of("transformers")[1]
+    return Server(setup.check(), dims_of(_config(setup.model)), weights, framework, placed)
 
 
 def estimate_inference(setup: ServingSetup, device: str | Placed, *, usd_per_hour: float | None = None) -> Estimate:

@@ -9,7 +9,7 @@ power is high. Where a matmul was measured (MAMF, `catalogue.devices`) that is t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import Placed
@@ -131,9 +131,19 @@ class Speeds:
         return max(flops / (self.rate(precision) * max(share, 1e-3)), self.stream(moved)) + self.kernel
 
 
+CPU_HERTZ = 2.6e9
+CPU_FLOPS = 64
+"""float32 FLOPs of a core and cycle: two AVX-512 multiply-add ports (catalogue, cpu-2)."""
+CPU_SHARE = 0.7
+CPU_BANDWIDTH = 8e9
+"""Bytes a second of a core's share of memory, up to a socket's 150e9. A formula, not a part: calibrate."""
+
+
 def speeds_of(placed: Placed, *, accumulate_16: bool = False) -> Speeds:
     """What a device's data sheet and its architecture's habits promise, at the clock its power limit leaves."""
     one, clock = placed.device, placed.clock
+    if one.kind.startswith("x86"):
+        return _cpu(one)
     vector = (one.fp32_tflops or 1.0) * 1e12 * clock
     return Speeds(
         name=one.title,
@@ -146,9 +156,20 @@ def speeds_of(placed: Placed, *, accumulate_16: bool = False) -> Speeds:
     )
 
 
-def with_memory(speeds: Speeds, share: float) -> Speeds:
-    """The same where a stream gets another share of the data sheet's bandwidth."""
-    return replace(speeds, bandwidth=speeds.bandwidth / MEMORY_SHARE * share)
+def _cpu(one: Device) -> Speeds:
+    """Cores x clock x FLOPs a cycle; bfloat16 as float32, for half of the processors have no instruction for it."""
+    cores = int(one.name.rsplit("-", 1)[-1])
+    rate = cores * CPU_HERTZ * CPU_FLOPS * CPU_SHARE
+    return Speeds(
+        one.title,
+        {"fp32": rate, "bf16": rate},
+        rate / 4,
+        min(cores * CPU_BANDWIDTH, 150e9),
+        0,
+        CPU_HERTZ,
+        0.5,
+        waits=True,
+    )
 
 
 def sustained(one: Device, tflops: float) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import Placed
 from genwright.catalogue.devices import Device
 from genwright.plan.collectives import CROWDING, Fabric, bubble, exposed, fabric_of, message_seconds
@@ -69,9 +70,14 @@ class StepTime:
 
 
 def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Speeds | None = None) -> StepTime:
-    """Price a trace. `speeds`: measured ones, where this is the machine at hand."""
+    """Price a trace. `speeds`: measured ones, where this is the machine at hand. Errors: RecipeError without any rate."""
     placed = device if isinstance(device, Placed) else Placed(device)
     pace = speeds or speeds_of(placed)
+    if not pace.peak:
+        raise RecipeError(
+            f"The catalogue has no rates of {placed.device.title}.", wanted="a device with rates, or its calibration",
+            found=placed.device.name, do="genwright calibrate on such a device, or --device a100",
+        )  # fmt: skip
     parts: dict[str, float] = defaultdict(float)
     lanes = {phase: _lane(phase, trace, pace, placed, setup, parts) for phase in {op.phase for op in trace.ops}}
     fabric = fabric_of(placed, setup.count)
