@@ -92,7 +92,6 @@ class Step:
         self.whole_gradients: list[int] = []
         self.scattering: list[int] = []
         self.host_bytes = 0.0
-        self.in_flight = min(setup.pipeline_degree, setup.accumulate)
 
     def run(self) -> None:
         """Build, one step that makes the optimizer's state, a second one."""

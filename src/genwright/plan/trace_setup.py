@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -26,7 +27,7 @@ from genwright.models.families import family_of
 from genwright.models.load import build_model
 from genwright.models.surgery import layers_of
 from genwright.plan.frameworks import Profile
-from genwright.plan.pieces import Pieces, Weight
+from genwright.plan.pieces import Pieces, Segment, Weight
 from genwright.plan.recorder import Cuts, Recorder
 from genwright.plan.setup import Setup
 from genwright.plan.surgery import BITS_OF_BASE, adapt_, fuse_norms_, quantize_
@@ -43,7 +44,7 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
     """`config` is a plain config with its `model_type`. `depth` layers are traced, or all where there are fewer."""
     full = _config(config)
     small, stacks = _shrunk(full, depth)
-    _split(small, setup.tensor_degree)
+    splits = _split(small, setup.tensor_degree)
     with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
         model = _model(small, setup, profile)
         lists = _lists(model, stacks)
@@ -63,6 +64,8 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
         segments = recorder.finish()
         for parameter in model.parameters():
             parameter.grad = None
+    if not splits:
+        segments, weights = _divided(segments, weights, setup.tensor_degree, profile.sequence_parallel)
     text = full.get_text_config()
     heads = getattr(text, "num_attention_heads", 0) or getattr(text, "n_head", 0) or 1
     width = text.hidden_size
@@ -112,16 +115,47 @@ def _shrunk(config: Any, depth: int) -> tuple[Any, list[int]]:
     return small, stacks
 
 
-def _split(config: Any, degree: int) -> None:
-    """What one of `degree` tensor-parallel ranks has: fewer heads, a narrower feed-forward, a part of the vocabulary."""
-    if degree == 1:
-        return
+def _split(config: Any, degree: int) -> bool:
+    """What one of `degree` tensor-parallel ranks has: fewer heads, a narrower feed-forward, a part of the vocabulary.
+
+    False where the config cannot say so: a width of heads of its own is what it takes.
+    """
     text = config.get_text_config()
-    heads = text.num_attention_heads
-    text.head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size", "ffn_dim", "n_inner"):
+    if degree == 1:
+        return True
+    heads = getattr(text, "num_attention_heads", 0)
+    if not hasattr(text, "head_dim") or not hasattr(text, "intermediate_size") or heads % degree:
+        return False
+    text.head_dim = text.head_dim or text.hidden_size // heads
+    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size"):
         if getattr(text, name, None):
             setattr(text, name, max(1, getattr(text, name) // degree))
+    return True
+
+
+def _divided(
+    segments: list[Segment], weights: list[Weight], degree: int, tokens_too: bool
+) -> tuple[list[Segment], list[Weight]]:
+    """A rank's share of a trace that was not split: matrices and their work by `degree`, activations as the papers say.
+
+    (10 + 24 / t) / 34 of a layer's activations, 1 / t where norms and residuals are split over tokens: Korthikanti 2022.
+    """
+    kept = 1 / degree if tokens_too else (10 + 24 / degree) / 34
+    widest = max(weight.numel for weight in weights) ** 0.5
+    less = [
+        weight._replace(numel=max(1, weight.numel // degree)) if weight.numel > 16 * widest else weight
+        for weight in weights
+    ]
+    shares = {"gradients": 1 / degree, "logits and loss": 1 / degree, "temporaries": 1 / degree}
+    size = lambda change: math.ceil(change.bytes * shares.get(change.part, kept))
+    cut = [
+        segment._replace(
+            changes=[change._replace(bytes=size(change)) for change in segment.changes],
+            ops=[op._replace(flops=op.flops / degree, bytes=op.bytes * kept) for op in segment.ops],
+        )
+        for segment in segments
+    ]
+    return cut, less
 
 
 def _model(config: Any, setup: Setup, profile: Profile) -> Any:
