@@ -59,6 +59,8 @@ class Serving:
     """From one device's layers to the next one's."""
     kv_copies: float = 1.0
     """How often the cache is held: a cache that grows by concatenation is there twice."""
+    head_copies: float = 0.0
+    """Copies of the head in 16 bits that stand beside quantised weights while they are made."""
     kv_reserved: float = 0.0
     """Share of the free memory that is taken for the cache from the start."""
     context_bytes: float = 0.6 * 2**30
@@ -76,8 +78,8 @@ SERVING: dict[str, Serving] = {
         kv_reserved=0.9,
     ),
     "vllm-eager": Serving(
-        source="Mutinifni/splitwise-sim: data/perf_model.csv (vLLM of 2023, no graphs): 0.53 ms a block on A100's hosts, 0.33 ms a row",
-        host_layer=5.3e-4,
+        source="Mutinifni/splitwise-sim: data/perf_model.csv (vLLM of 2023, no graphs): 0.56 ms a block on A100's hosts, 0.33 ms a row",
+        host_layer=5.6e-4,
         host_prefill=1.5,
         host_row=3.3e-4,
         gap=5e-6,
@@ -134,6 +136,7 @@ SERVING: dict[str, Serving] = {
     ),
     "litgpt": Serving(
         source="Lightning-AI/litgpt: litgpt/generate/base.py; tutorials/quantize.md: 1.0 ms a block eager, bitsandbytes on top",
+        head_copies=1.4,
         host_layer=1.0e-3,
         host_product={"nf4": 8e-5, "nf4-double": 1.15e-4, "bnb-int8": 4e-4, "8": 4e-4},
         share={"16": 0.9},
@@ -144,14 +147,14 @@ SERVING: dict[str, Serving] = {
     ),
     "gpt-fast": Serving(
         source="pytorch-labs/gpt-fast: README (torch.compile, static cache)",
-        gap=9e-6,
+        gap=7e-6,
         kernels=7,
         share={"8": 0.85, "4": 0.75},
         passes=8,
         reduce_seconds=8e-6,
     ),
     "exllamav2": Serving(
-        source="turboderp/exllamav2: README", gap=3.2e-6, kernels=12, share={"gptq": 1.0}, passes=10, parallel="layers"
+        source="turboderp/exllamav2: README", gap=1.5e-6, kernels=12, share={"gptq": 1.0}, passes=10, parallel="layers"
     ),
     "llama.cpp": Serving(
         source="XiongjieDai/GPU-Benchmarks-on-LLM-Inference: README (llama-bench, 2024); ggml-cuda: mmv, cuBLAS with unpacked weights",

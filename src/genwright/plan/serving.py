@@ -312,7 +312,10 @@ def memory_parts(one: Server) -> dict[str, float]:
     setup, dims, devices = one.setup, one.dims, one.setup.count
     tokens = setup.batch * (setup.input_tokens + setup.output_tokens)
     at_once = setup.batch * min(setup.input_tokens, one.framework.chunk or setup.input_tokens)
-    working = at_once * (4 * dims.width + 2 * dims.inner / one.split) * one.framework.activation_bytes
+    copies = one.framework.head_copies * 2.0 * dims.embedding_weights if one.weights.bits < 16 else 0.0
+    working = (
+        copies / devices + at_once * (4 * dims.width + 2 * dims.inner / one.split) * one.framework.activation_bytes
+    )
     return {
         "weights": weights_bytes(one) / devices,
         "cache": kv_bytes(one) * tokens * one.framework.kv_copies / devices,
