@@ -24,7 +24,9 @@ def line(name: str, stages: dict[str, dict[str, Any]]) -> str:
     adapt, evaluate = stages["adapt"], stages["evaluate"]
     score = evaluate["scores"][adapt["chosen"]][evaluate["metric"]]
     rungs = [rung for rung in adapt["rungs"] if rung.get("measured")]
-    seconds, usd, joules = (sum(rung["measured"].get(key) or 0.0 for rung in rungs) for key in ("seconds", "usd", "joules"))
+    seconds, usd, joules = (
+        sum(rung["measured"].get(key) or 0.0 for rung in rungs) for key in ("seconds", "usd", "joules")
+    )
     answer = next(rung["measured"]["evaluate_seconds"] for rung in rungs if rung["name"] == adapt["chosen"])
     value = f"{score['value']:.1f} ({score['low']:.1f} to {score['high']:.1f})"
     rows = stages["scope"]["rows"]["validation"]
@@ -46,7 +48,9 @@ def main() -> None:
             print(line(name, stages))
         if "adapt" in stages and name in ("ladder", "harder"):
             adapt = stages["adapt"]
-            plot = climb_plot(climb_steps(adapt["rungs"]), target=adapt["target"], metric=adapt["metric"], unit="seconds")
+            plot = climb_plot(
+                climb_steps(adapt["rungs"]), target=adapt["target"], metric=adapt["metric"], unit="seconds"
+            )
             text = plot.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
             (options.docs / f"{name}.svg").write_text(text + "\n", encoding="utf-8")
 
