@@ -26,8 +26,60 @@ NAMES = {
 }  # fmt: skip
 """Our name of a size -> the config's, unless the family's table says otherwise; two after a comma are both set, none sets none."""
 TUNED = frozenset(
-    "hf chat instruct it base pt dpo sft rlhf beta like distill mnli uncased v1 v0.1 preview meta openai community int4 int8 gptq awq gguf "
-    "bnb nf4 4 8 bit bits bf16 fp16 fp32 fp8 fp4 g128 4k 8k 16k 32k 128k 200k python code original model llm hf1 w4a16 w8a8 dense".split()
+    [
+        "hf",
+        "chat",
+        "instruct",
+        "it",
+        "base",
+        "pt",
+        "dpo",
+        "sft",
+        "rlhf",
+        "beta",
+        "like",
+        "distill",
+        "mnli",
+        "uncased",
+        "v1",
+        "v0.1",
+        "preview",
+        "meta",
+        "openai",
+        "community",
+        "int4",
+        "int8",
+        "gptq",
+        "awq",
+        "gguf",
+        "bnb",
+        "nf4",
+        "4",
+        "8",
+        "bit",
+        "bits",
+        "bf16",
+        "fp16",
+        "fp32",
+        "fp8",
+        "fp4",
+        "g128",
+        "4k",
+        "8k",
+        "16k",
+        "32k",
+        "128k",
+        "200k",
+        "python",
+        "code",
+        "original",
+        "model",
+        "llm",
+        "hf1",
+        "w4a16",
+        "w8a8",
+        "dense",
+    ]
 )
 """Words of a name that say how a model was tuned, packed or published, not how large it is."""
 ALIASES = {
@@ -52,7 +104,9 @@ ALIASES = {
     "flan t 5 11b": "flan-t5-xxl", "t 5 large 770m": "t5-large", "gemma 2.5b": "gemma-2b", "gemma 8.5b": "gemma-7b",
 }  # fmt: skip
 """Further spellings, as `words_of` leaves them with single blanks."""
-PACKED = re.compile(r"\b(?:bf16|fp16|fp32|fp8|fp4|int8|int4|nf4|\d-?bits?|w\da\d+|q\d(?:-k)?(?:-[ms])?|f16|awq|gptq|gguf)\b")
+PACKED = re.compile(
+    r"\b(?:bf16|fp16|fp32|fp8|fp4|int8|int4|nf4|\d-?bits?|w\da\d+|q\d(?:-k)?(?:-[ms])?|f16|awq|gptq|gguf)\b"
+)
 """How weights are packed."""
 STATED = re.compile(r"(?:n?hidden|hidden_size|width|d_model)\s*=\s*(\d+)", re.I)
 STATED_LAYERS = re.compile(r"n?layers?\s*=\s*(\d+)", re.I)
@@ -87,7 +141,9 @@ def architectures() -> Mapping[str, Architecture]:
     known = {row[0]: _row(table, row) for table in tables.values() for row in table["rows"]}
     for card in models().values():
         source = f"https://huggingface.co/{card.hub}/blob/main/config.json" if card.hub else card.source
-        known.setdefault(card.name, Architecture(card.name, source, card.parameters, config_dict(card), aliases=(card.hub,)))
+        known.setdefault(
+            card.name, Architecture(card.name, source, card.parameters, config_dict(card), aliases=(card.hub,))
+        )
     return MappingProxyType(known)
 
 
@@ -123,17 +179,33 @@ def stated(name: str, text: str = "") -> Architecture:
     return _dense(name, count, int(width[1]) if width else 0, STATED_LAYERS.search(text), STATED_HEADS.search(text))
 
 
-def _dense(name: str, count: float, width: int, layers: re.Match[str] | None, heads: re.Match[str] | None) -> Architecture:
+def _dense(
+    name: str, count: float, width: int, layers: re.Match[str] | None, heads: re.Match[str] | None
+) -> Architecture:
     """N = 12 L h^2 + V h, for a width that is stated, else one of SLIM layers."""
     if not width:
         width = max(HEAD_WIDTH, round((count * SLIM / 12) ** (1 / 3) / HEAD_WIDTH) * HEAD_WIDTH)
     depth = int(layers[1]) if layers else max(1, round((count - 50304 * width) / (12 * width * width)))
     number = int(heads[1]) if heads else max(1, width // HEAD_WIDTH)
-    config = {"model_type": "gpt2", "vocab_size": 50304, "n_embd": width, "n_layer": depth, "n_head": number, "n_inner": 4 * width, "n_positions": 2048}
+    config = {
+        "model_type": "gpt2",
+        "vocab_size": 50304,
+        "n_embd": width,
+        "n_layer": depth,
+        "n_head": number,
+        "n_inner": 4 * width,
+        "n_positions": 2048,
+    }
     while width % config["n_head"]:
         config["n_head"] -= 1
     said = "width as stated" if layers else "sizes not stated: width and layers chosen for its count"
-    return Architecture(name, "the row itself", 12 * depth * width * width + 50304 * width, config, f"{name}: a GPT of width {width}, {depth} layers ({said})")
+    return Architecture(
+        name,
+        "the row itself",
+        12 * depth * width * width + 50304 * width,
+        config,
+        f"{name}: a GPT of width {width}, {depth} layers ({said})",
+    )
 
 
 def words_of(name: str) -> tuple[str, ...]:
@@ -171,4 +243,6 @@ def _row(table: dict[str, Any], row: list[Any]) -> Architecture:
         config |= {key: value for key in theirs.split(",") if key}
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", where)
     source = f"https://huggingface.co/{where}/blob/main/config.json" if on_hub else where
-    return Architecture(name, source, int(parameters), config | deepcopy(more), table.get("note", ""), (where,) if on_hub else ())
+    return Architecture(
+        name, source, int(parameters), config | deepcopy(more), table.get("note", ""), (where,) if on_hub else ()
+    )

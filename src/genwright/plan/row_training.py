@@ -36,7 +36,14 @@ TARGETS = {
     "v": r"\bv(_proj)?\b|c_attn|value|qkv|all[ -]?lin|all layers|attention", "o": r"\bo(_proj)?\b|c_proj|all[ -]?lin|all layers|attention|output",
     "gate": r"gate|\bw1\b|all[ -]?lin|all layers|mlp|ffn", "up": r"\bup|\bw2\b|all[ -]?lin|all layers|mlp|ffn", "down": r"down|c_proj|all[ -]?lin|all layers|mlp|ffn",
 }  # fmt: skip
-SEQUENCE_DEFAULT = {"fms-fsdp": 4096, "nanogpt": 1024, "torchtitan": 8192, "megatron": 2048, "megatron-deepspeed": 2048, "unsloth": 2048}
+SEQUENCE_DEFAULT = {
+    "fms-fsdp": 4096,
+    "nanogpt": 1024,
+    "torchtitan": 8192,
+    "megatron": 2048,
+    "megatron-deepspeed": 2048,
+    "unsloth": 2048,
+}
 """Tokens of a row that a framework's own configuration names; elsewhere ELSEWHERE_TOKENS."""
 ELSEWHERE_TOKENS = 1024
 MICRO_BATCH_DEFAULT = {"transformers": 8, "trl": 8, "nanogpt": 12, "torchtune": 2, "torchtitan": 8}
@@ -57,7 +64,10 @@ class TrainingRow:
 def training_row(row: Mapping[str, str]) -> TrainingRow:
     """Read a row. Errors: BadRequest saying which of its words nobody knows."""
     notes: list[str] = []
-    said = " ".join(str(row.get(name) or "") for name in ("parallel", "strategy_norm", "notes", "optimizer", "adapter_detail", "framework")).casefold()
+    said = " ".join(
+        str(row.get(name) or "")
+        for name in ("parallel", "strategy_norm", "notes", "optimizer", "adapter_detail", "framework")
+    ).casefold()
     framework = _framework(row, notes)
     found = stated(row.get("model") or "", f"{row.get('adapter_detail') or ''} {row.get('notes') or ''}")
     notes += [found.note] if found.note else []
@@ -109,7 +119,16 @@ def _adaptation(row: Mapping[str, str]) -> dict[str, Any]:
     elif re.search(r"lora|peft|adapter", said):
         values["adapter"] = "lora"
     elif re.search(r"ia3|prefix|prompt|p-tuning", said):
-        values["adapter"] = next(name for word, name in (("ia3", "ia3"), ("prefix", "prefix-tuning"), ("p-tuning", "p-tuning"), ("prompt", "prompt-tuning")) if word in said)
+        values["adapter"] = next(
+            name
+            for word, name in (
+                ("ia3", "ia3"),
+                ("prefix", "prefix-tuning"),
+                ("p-tuning", "p-tuning"),
+                ("prompt", "prompt-tuning"),
+            )
+            if word in said
+        )
     if values["adapter"] == "llama-adapter":
         values.pop("options")
     if values["adapter"] != "full":
@@ -117,7 +136,11 @@ def _adaptation(row: Mapping[str, str]) -> dict[str, Any]:
     if values["adapter"] in ("lora", "dora"):
         rank = re.search(r"\b(?:r|rank)\s*[=: ]\s*(\d+)", detail)
         values["rank"] = int(rank[1]) if rank else 0
-        values["targets"] = () if "default" in detail else tuple(name for name, pattern in TARGETS.items() if re.search(pattern, detail))
+        values["targets"] = (
+            ()
+            if "default" in detail
+            else tuple(name for name, pattern in TARGETS.items() if re.search(pattern, detail))
+        )
         values["trains_embeddings"] = bool(re.search(r"embed|lm_head", said))
     return values
 
@@ -137,7 +160,15 @@ def _base(said: str) -> str:
 def _choices(row: Mapping[str, str], said: str) -> dict[str, Any]:
     """Precision, optimizer, attention, recompute, and what the words mention."""
     precision = (row.get("precision") or "").casefold()
-    kind = "bf16" if "bf16" in precision or "bfloat16" in precision else "fp16" if "fp16" in precision or "float16" in precision else "fp32" if re.search("fp32|float32", precision) else ""
+    kind = (
+        "bf16"
+        if "bf16" in precision or "bfloat16" in precision
+        else "fp16"
+        if "fp16" in precision or "float16" in precision
+        else "fp32"
+        if re.search("fp32|float32", precision)
+        else ""
+    )
     optimizer = f"{row.get('optimizer') or ''} {row.get('notes') or ''}".casefold()
     steps = said.split("(lora/qlora rows")[0]
     values: dict[str, Any] = {
@@ -200,7 +231,9 @@ def _devices(row: Mapping[str, str], said: str, placed: Placed, framework: str, 
     values["strategy"] = strategy
     if strategy == "hybrid":
         values["sharding_factor"] = min(8, count)
-    if strategy in ("zero1", "zero2") and (match := re.search(r"zero-?1 over (\d+)|zero1=(\d+)|zero1 size (\d+)", said)):
+    if strategy in ("zero1", "zero2") and (
+        match := re.search(r"zero-?1 over (\d+)|zero1=(\d+)|zero1 size (\d+)", said)
+    ):
         values["sharding_factor"] = int(next(group for group in match.groups() if group))
     split = degrees["tensor_degree"] * degrees["pipeline_degree"] * degrees["context_degree"]
     if count % split:
@@ -215,7 +248,10 @@ def _devices(row: Mapping[str, str], said: str, placed: Placed, framework: str, 
 def _offload(said: str) -> dict[str, Any]:
     if not re.search(r"offload", re.sub(r"activation offload\w*|no offload", "", said)):
         return {}
-    if re.search(r"zero-?2|zero2_offload|optimizer offload|ds_config_1gpu|deepspeed_offload", said) and "opt+param" not in said:
+    if (
+        re.search(r"zero-?2|zero2_offload|optimizer offload|ds_config_1gpu|deepspeed_offload", said)
+        and "opt+param" not in said
+    ):
         return {"offload_optimizer": True}
     return {"offload": True}
 
@@ -242,7 +278,9 @@ def _strategy(row: Mapping[str, str], said: str, framework: str, adapted: bool, 
     return chosen
 
 
-def _sizes(row: Mapping[str, str], said: str, values: dict[str, Any], framework: str, context: int, notes: list[str]) -> dict[str, Any]:
+def _sizes(
+    row: Mapping[str, str], said: str, values: dict[str, Any], framework: str, context: int, notes: list[str]
+) -> dict[str, Any]:
     """Tokens of a row, rows of a microbatch, microbatches of a step."""
     tokens = int(number(row.get("seq_len")))
     if not tokens and (match := re.search(r"seq_len as published: (\d+)|block (\d+)|max_length[= ](\d+)", said)):
@@ -252,7 +290,12 @@ def _sizes(row: Mapping[str, str], said: str, values: dict[str, Any], framework:
         tokens = min(tokens, context or tokens)
         notes.append(f"seq_len not stated: {tokens}")
     if context and tokens > context:
-        raise RecipeError(f"The model reads at most {context} tokens.", wanted=f"seq_len up to {context}", found=str(tokens), do="shorten it")
+        raise RecipeError(
+            f"The model reads at most {context} tokens.",
+            wanted=f"seq_len up to {context}",
+            found=str(tokens),
+            do="shorten it",
+        )
     split = values["tensor_degree"] * values["pipeline_degree"] * values["context_degree"]
     data = max(1, values["count"] // split)
     whole, rows, times = (int(number(row.get(name))) for name in ("global_batch", "micro_batch", "grad_accum"))

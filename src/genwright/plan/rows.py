@@ -16,7 +16,15 @@ from genwright.plan.estimate import Estimate, Range
 GIB = 2**30
 TRAINING = ("peak_active_gib", "peak_reserved_gib", "peak_device_gib", "step_s", "tokens_per_s_per_device", "mfu_pct")
 SERVING = ("prefill_ms", "token_ms", "output_tokens_per_s", "mem_gib", "energy_j_per_token")
-COLUMNS = ("id", *TRAINING, "fits", *SERVING, *(f"{name}_{bound}" for name in (*TRAINING, *SERVING) for bound in ("low", "high")), "refused", "notes")
+COLUMNS = (
+    "id",
+    *TRAINING,
+    "fits",
+    *SERVING,
+    *(f"{name}_{bound}" for name in (*TRAINING, *SERVING) for bound in ("low", "high")),
+    "refused",
+    "notes",
+)
 """Of predictions.csv: those of a row's kind are filled."""
 
 
@@ -40,14 +48,26 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read.", wanted="a CSV file in UTF-8", found=str(error), do="name another file") from error
-    rows = [{str(name): str(value or "") for name, value in row.items() if name} for row in csv.DictReader(text.splitlines(keepends=True))]
+        raise DataError(
+            f"{path} cannot be read.", wanted="a CSV file in UTF-8", found=str(error), do="name another file"
+        ) from error
+    rows = [
+        {str(name): str(value or "") for name, value in row.items() if name}
+        for row in csv.DictReader(text.splitlines(keepends=True))
+    ]
     if rows and ("id" not in rows[0] or "model" not in rows[0]):
-        raise DataError(f"{path} is not a table of measurements.", wanted="columns id and model", found=", ".join(rows[0]) or "none", do="add a line of headings")
+        raise DataError(
+            f"{path} is not a table of measurements.",
+            wanted="columns id and model",
+            found=", ".join(rows[0]) or "none",
+            do="add a line of headings",
+        )
     return rows
 
 
-def predict(rows: Iterable[Mapping[str, str]], *, cache: Path | None = None, calibration: Any = None) -> Iterator[dict[str, Any]]:
+def predict(
+    rows: Iterable[Mapping[str, str]], *, cache: Path | None = None, calibration: Any = None
+) -> Iterator[dict[str, Any]]:
     """One prediction a row, in order. A row that cannot be priced has its reason in `refused`."""
     for row in rows:
         try:
@@ -78,7 +98,11 @@ def _training(row: Mapping[str, str], cache: Path | None, calibration: Any) -> d
 def training_answer(found: Estimate, setup: Any, device: Any) -> dict[str, Any]:
     """The numbers of a training's estimate, in a table's units."""
     answer: dict[str, Any] = {"fits": bool(found.facts["fits"])}
-    for name, quantity in (("peak_active_gib", "active_peak_bytes"), ("peak_reserved_gib", "reserved_peak_bytes"), ("peak_device_gib", "device_peak_bytes")):
+    for name, quantity in (
+        ("peak_active_gib", "active_peak_bytes"),
+        ("peak_reserved_gib", "reserved_peak_bytes"),
+        ("peak_device_gib", "device_peak_bytes"),
+    ):
         answer |= _spread(name, found.quantities[quantity] * (1 / GIB))
     step = found.quantities.get("step_seconds")
     if step is not None and step.value > 0:
@@ -100,7 +124,10 @@ def _serving(row: Mapping[str, str]) -> dict[str, Any]:
 
     asked = serving_row(row)
     found = estimate_inference(asked.setup, asked.placed)
-    answer: dict[str, Any] = {"fits": fits(server(asked.setup, asked.placed)), "notes": "; ".join((*asked.notes, *found.notes))}
+    answer: dict[str, Any] = {
+        "fits": fits(server(asked.setup, asked.placed)),
+        "notes": "; ".join((*asked.notes, *found.notes)),
+    }
     for name in SERVING:
         if name in found.quantities:
             answer |= _spread(name, found.quantities[name])
