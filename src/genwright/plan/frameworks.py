@@ -86,6 +86,10 @@ class Profile:
     """Sets PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True."""
     packing: bool = False
     """Rows are packed unless said otherwise."""
+    mixed: dict[str, Any] = field(default_factory=dict)
+    """Fields of this row that are otherwise where bf16 or fp16 is asked for by name: of products only."""
+    pretraining: str = ""
+    """The row of its pre-training loop, where that is another."""
     sharded: dict[str, Any] = field(default_factory=dict)
     """Fields of this row that are otherwise where weights or optimizer state are split: another library does it."""
     extra_communication: float = 0.0
@@ -120,6 +124,8 @@ FRAMEWORKS: dict[str, Profile] = {
         ties=False,
         recompute_sharded="full",
         flat=True,
+        mixed={"masters": "model", "frozen": "fp32"},
+        pretraining="litgpt-pretrain",
         keeps_gathered_gradients=True,
     ),
     "litgpt-pretrain": Profile(
@@ -132,6 +138,7 @@ FRAMEWORKS: dict[str, Profile] = {
         expand_keys=True,
         ties=False,
         flat=True,
+        mixed={"masters": "model"},
         keeps_gathered_gradients=True,
     ),
     "torchtune": Profile(
@@ -316,6 +323,10 @@ def profile_of(name: str) -> Profile:
 def filled(setup: Setup) -> tuple[Setup, Profile, tuple[str, ...]]:
     """The setup with every empty field filled by its framework, the profile with the setup's options, and what was filled."""
     profile = profile_of(setup.framework)
+    if profile.pretraining and setup.objective == "causal" and setup.adapter == "full":
+        profile = FRAMEWORKS[profile.pretraining]
+    if setup.precision in ("bf16", "fp16"):
+        profile = dataclasses.replace(profile, **profile.mixed)
     if setup.strategy in SHARDED:
         profile = dataclasses.replace(profile, **profile.sharded)
     profile = dataclasses.replace(profile, **setup.options)
@@ -333,7 +344,8 @@ def filled(setup: Setup) -> tuple[Setup, Profile, tuple[str, ...]]:
         f"{name} = {_plain(value)}: {setup.framework}'s default ({profile.source})" for name, value in missing.items()
     )
     optimizer = missing.get("optimizer", setup.optimizer)
-    missing["optimizer"] = "adamw-foreach" if optimizer == "adamw" else optimizer
+    usual = profile.optimizer if profile.optimizer in ("adamw-foreach", "adamw-fused") else "adamw-foreach"
+    missing["optimizer"] = usual if optimizer == "adamw" else optimizer
     if setup.chunked_loss is not None:
         profile = dataclasses.replace(profile, logits=_logits(profile.logits, setup.chunked_loss))
     return dataclasses.replace(setup, **missing), profile, notes
