@@ -49,7 +49,7 @@ def test_a_ladder_and_an_encoder_stand_in_one_table(
     runpy.run_path(str(project / "table.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert "| encoder | last-layers |" in printed and "| ladder | few-shot, lora |" in printed
-    assert (project / "ladder.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    assert (project / "ladder-easy.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
 
 
 def test_the_pairs_are_short_and_the_first_translation_counts() -> None:
