@@ -21,9 +21,14 @@ from genwright.base.registry import unknown_name
 from genwright.catalogue.models import config_dict, models
 
 NAMES = {
-    "vocabulary": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
-    "key_values": "num_key_value_heads", "inner": "intermediate_size", "context": "max_position_embeddings",
-}  # fmt: skip
+    "vocabulary": "vocab_size",
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "key_values": "num_key_value_heads",
+    "inner": "intermediate_size",
+    "context": "max_position_embeddings",
+}
 """Our name of a size -> the config's, unless the family's table says otherwise; two after a comma are both set, none sets none."""
 TUNED = frozenset(
     [
@@ -83,26 +88,90 @@ TUNED = frozenset(
 )
 """Words of a name that say how a model was tuned, packed or published, not how large it is."""
 ALIASES = {
-    "gpt 2 124m": "gpt2", "gpt 2 small": "gpt2", "gpt 2 117m": "gpt2", "gpt 2 355m": "gpt2-medium", "gpt 2 345m": "gpt2-medium",
-    "gpt 2 774m": "gpt2-large", "gpt 2 762m": "gpt2-large", "gpt 2 1.5b": "gpt2-xl", "gpt 2 1.6b": "gpt2-xl", "llama 33b": "llama-30b",
-    "llama 32.5b": "llama-30b", "bloom": "bloom-176b", "bloomz": "bloom-176b", "bloomz 176b": "bloom-176b", "bloomz 560m": "bloom-560m",
-    "openllama 3b": "open-llama-3b", "openllama 7b": "open-llama-7b", "openllama 13b": "open-llama-13b", "code llama 7b": "codellama-7b",
-    "code llama 13b": "codellama-13b", "code llama 34b": "codellama-34b", "code llama 70b": "codellama-70b",
-    "bloomz 1b 7": "bloom-1b7", "bloomz 3b": "bloom-3b", "bloomz 7b 1": "bloom-7b1", "bloom 7.1b": "bloom-7b1", "bloom 1.7b": "bloom-1b7",
-    "bloom 1.1b": "bloom-1b1", "bloom 7b": "bloom-7b1", "tinyllama": "tinyllama-1.1b", "tiny llama": "tinyllama-1.1b",
-    "tiny llama 1.1b": "tinyllama-1.1b", "gpt j": "gpt-j-6b", "gpt neox": "gpt-neox-20b", "neox 20b": "gpt-neox-20b",
-    "gpt 3": "gpt-3-175b", "gpt 175b": "gpt-3-175b", "stablelm alpha 3b": "stablelm-base-alpha-3b", "stablelm alpha 7b": "stablelm-base-alpha-7b",
-    "stablelm 3b": "stablelm-base-alpha-3b", "stablelm 7b": "stablelm-base-alpha-7b", "llama 34b": "codellama-34b", "llama 2 34b": "llama-2-34b",
-    "phi 1.3b": "phi-1.5", "phi 1.5 1.3b": "phi-1.5", "phi 2 2.7b": "phi-2", "phi 3 3.8b": "phi-3-mini", "phi 3": "phi-3-mini", "phi 3.8b": "phi-3-mini",
-    "phi 3 mini 3.8b": "phi-3-mini", "phi 4 14b": "phi-4", "phi 3 14b": "phi-3-medium", "starcoder 15b": "starcoder", "starcoder 15.5b": "starcoder",
-    "starcoderbase": "starcoder", "redpajama 3b": "redpajama-incite-3b", "redpajama 7b": "redpajama-incite-7b", "mistral": "mistral-7b",
-    "mixtral": "mixtral-8x7b", "mixtral 47b": "mixtral-8x7b", "mixtral 46.7b": "mixtral-8x7b", "deepseek 7b": "deepseek-llm-7b", "deepseek 67b": "deepseek-llm-67b",
-    "zephyr 7b": "zephyr-7b", "mistral nemo": "mistral-nemo-12b", "mistral large": "mistral-large-123b", "command r": "command-r-35b",
-    "command r plus": "command-r-plus-104b", "solar": "solar-10.7b", "bert base": "bert-base-uncased", "bert large": "bert-large-uncased",
-    "roberta base": "roberta-base", "minilm l6": "all-minilm-l6-v2", "alpaca 7b": "llama-7b",
-    "deepseek v3 671b": "deepseek-v3", "deepseek r1 671b": "deepseek-r1", "guanaco 7b": "llama-7b", "guanaco 65b": "llama-65b", "qwen 3 30b a 3b": "qwen3-30b-a3b",
-    "flan t 5 11b": "flan-t5-xxl", "t 5 large 770m": "t5-large", "gemma 2.5b": "gemma-2b", "gemma 8.5b": "gemma-7b",
-}  # fmt: skip
+    "gpt 2 124m": "gpt2",
+    "gpt 2 small": "gpt2",
+    "gpt 2 117m": "gpt2",
+    "gpt 2 355m": "gpt2-medium",
+    "gpt 2 345m": "gpt2-medium",
+    "gpt 2 774m": "gpt2-large",
+    "gpt 2 762m": "gpt2-large",
+    "gpt 2 1.5b": "gpt2-xl",
+    "gpt 2 1.6b": "gpt2-xl",
+    "llama 33b": "llama-30b",
+    "llama 32.5b": "llama-30b",
+    "bloom": "bloom-176b",
+    "bloomz": "bloom-176b",
+    "bloomz 176b": "bloom-176b",
+    "bloomz 560m": "bloom-560m",
+    "openllama 3b": "open-llama-3b",
+    "openllama 7b": "open-llama-7b",
+    "openllama 13b": "open-llama-13b",
+    "code llama 7b": "codellama-7b",
+    "code llama 13b": "codellama-13b",
+    "code llama 34b": "codellama-34b",
+    "code llama 70b": "codellama-70b",
+    "bloomz 1b 7": "bloom-1b7",
+    "bloomz 3b": "bloom-3b",
+    "bloomz 7b 1": "bloom-7b1",
+    "bloom 7.1b": "bloom-7b1",
+    "bloom 1.7b": "bloom-1b7",
+    "bloom 1.1b": "bloom-1b1",
+    "bloom 7b": "bloom-7b1",
+    "tinyllama": "tinyllama-1.1b",
+    "tiny llama": "tinyllama-1.1b",
+    "tiny llama 1.1b": "tinyllama-1.1b",
+    "gpt j": "gpt-j-6b",
+    "gpt neox": "gpt-neox-20b",
+    "neox 20b": "gpt-neox-20b",
+    "gpt 3": "gpt-3-175b",
+    "gpt 175b": "gpt-3-175b",
+    "stablelm alpha 3b": "stablelm-base-alpha-3b",
+    "stablelm alpha 7b": "stablelm-base-alpha-7b",
+    "stablelm 3b": "stablelm-base-alpha-3b",
+    "stablelm 7b": "stablelm-base-alpha-7b",
+    "llama 34b": "codellama-34b",
+    "llama 2 34b": "llama-2-34b",
+    "phi 1.3b": "phi-1.5",
+    "phi 1.5 1.3b": "phi-1.5",
+    "phi 2 2.7b": "phi-2",
+    "phi 3 3.8b": "phi-3-mini",
+    "phi 3": "phi-3-mini",
+    "phi 3.8b": "phi-3-mini",
+    "phi 3 mini 3.8b": "phi-3-mini",
+    "phi 4 14b": "phi-4",
+    "phi 3 14b": "phi-3-medium",
+    "starcoder 15b": "starcoder",
+    "starcoder 15.5b": "starcoder",
+    "starcoderbase": "starcoder",
+    "redpajama 3b": "redpajama-incite-3b",
+    "redpajama 7b": "redpajama-incite-7b",
+    "mistral": "mistral-7b",
+    "mixtral": "mixtral-8x7b",
+    "mixtral 47b": "mixtral-8x7b",
+    "mixtral 46.7b": "mixtral-8x7b",
+    "deepseek 7b": "deepseek-llm-7b",
+    "deepseek 67b": "deepseek-llm-67b",
+    "zephyr 7b": "zephyr-7b",
+    "mistral nemo": "mistral-nemo-12b",
+    "mistral large": "mistral-large-123b",
+    "command r": "command-r-35b",
+    "command r plus": "command-r-plus-104b",
+    "solar": "solar-10.7b",
+    "bert base": "bert-base-uncased",
+    "bert large": "bert-large-uncased",
+    "roberta base": "roberta-base",
+    "minilm l6": "all-minilm-l6-v2",
+    "alpaca 7b": "llama-7b",
+    "deepseek v3 671b": "deepseek-v3",
+    "deepseek r1 671b": "deepseek-r1",
+    "guanaco 7b": "llama-7b",
+    "guanaco 65b": "llama-65b",
+    "qwen 3 30b a 3b": "qwen3-30b-a3b",
+    "flan t 5 11b": "flan-t5-xxl",
+    "t 5 large 770m": "t5-large",
+    "gemma 2.5b": "gemma-2b",
+    "gemma 8.5b": "gemma-7b",
+}
 """Further spellings, as `words_of` leaves them with single blanks."""
 PACKED = re.compile(
     r"\b(?:bf16|fp16|fp32|fp8|fp4|int8|int4|nf4|\d-?bits?|w\da\d+|q\d(?:-k)?(?:-[ms])?|f16|awq|gptq|gguf)\b"
@@ -239,7 +308,7 @@ def _row(table: dict[str, Any], row: list[Any]) -> Architecture:
     name, where, parameters, *sizes = row
     more = sizes.pop() if isinstance(sizes[-1], dict) else {}
     config = deepcopy(table["config"])
-    for (ours, theirs), value in zip({**NAMES, **table.get("names", {})}.items(), sizes, strict=True):
+    for theirs, value in zip({**NAMES, **table.get("names", {})}.values(), sizes, strict=True):
         config |= {key: value for key in theirs.split(",") if key}
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", where)
     source = f"https://huggingface.co/{where}/blob/main/config.json" if on_hub else where

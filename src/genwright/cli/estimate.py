@@ -77,9 +77,26 @@ def _device_options(group: Any) -> None:
 NAMES = ("adapter", "objective", "rank", "seq_len", "batch_size", "steps", "precision", "watts", "usd_per_hour")
 """The options that `estimate_model` takes under the same name."""
 SETUP = (
-    "adapter", "objective", "rank", "seq_len", "precision", "count", "micro_batch", "accumulate", "optimizer", "strategy", "recompute",
-    "attention", "base", "tensor_degree", "pipeline_degree", "sharding_factor", "compile", "offload", "framework",
-)  # fmt: skip
+    "adapter",
+    "objective",
+    "rank",
+    "seq_len",
+    "precision",
+    "count",
+    "micro_batch",
+    "accumulate",
+    "optimizer",
+    "strategy",
+    "recompute",
+    "attention",
+    "base",
+    "tensor_degree",
+    "pipeline_degree",
+    "sharding_factor",
+    "compile",
+    "offload",
+    "framework",
+)
 """The options that a Setup takes under the same name."""
 
 
@@ -111,9 +128,15 @@ def _on_device(arguments: Namespace, terminal: Terminal) -> int:
     wanted = {name: getattr(arguments, name) for name in SETUP}
     wanted["precision"] = "" if wanted["precision"] == "auto" else wanted["precision"]
     facts = call(
-        "genwright.plan.sheet:sheet", arguments.model, arguments.device, wanted, steps=arguments.steps, cache=_cache(),
-        region=arguments.region, usd_per_hour=arguments.usd_per_hour,
-    )  # fmt: skip
+        "genwright.plan.sheet:sheet",
+        arguments.model,
+        arguments.device,
+        wanted,
+        steps=arguments.steps,
+        cache=_cache(),
+        region=arguments.region,
+        usd_per_hour=arguments.usd_per_hour,
+    )
     terminal.answer(facts, lambda console: _draw_sheet(console, facts))
     return 0
 

@@ -61,6 +61,10 @@ def cadence(save_seconds: float, nodes: int, node_mtbf_seconds: float = NODE_MTB
         for name, factor in (("half", 0.5), ("at", 1.0), ("twice", 2.0))
     }
     return {
-        "save_seconds": save_seconds, "job_mtbf_seconds": mtbf, "node_mtbf_seconds": node_mtbf_seconds, "young_seconds": young(save_seconds, mtbf),
-        "daly_seconds": best, "lost_seconds_per_day": lost,
-    }  # fmt: skip
+        "save_seconds": save_seconds,
+        "job_mtbf_seconds": mtbf,
+        "node_mtbf_seconds": node_mtbf_seconds,
+        "young_seconds": young(save_seconds, mtbf),
+        "daly_seconds": best,
+        "lost_seconds_per_day": lost,
+    }

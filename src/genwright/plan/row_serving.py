@@ -14,9 +14,19 @@ from genwright.plan.row_training import USUAL_DEVICE, number
 from genwright.plan.serving import ServingSetup
 
 LENGTHS = {
-    "llama.cpp": (512, 128), "litgpt": (8, 50), "exllamav2": (8, 128), "gpt-fast": (5, 200), "transformers": (8, 100), "autogptq": (8, 2048),
-    "ds-inference": (8, 100), "ds-zero": (8, 100), "vllm": (1024, 128), "vllm-eager": (1024, 128), "tensorrt-llm": (2048, 128), "sglang": (1024, 128),
-}  # fmt: skip
+    "llama.cpp": (512, 128),
+    "litgpt": (8, 50),
+    "exllamav2": (8, 128),
+    "gpt-fast": (5, 200),
+    "transformers": (8, 100),
+    "autogptq": (8, 2048),
+    "ds-inference": (8, 100),
+    "ds-zero": (8, 100),
+    "vllm": (1024, 128),
+    "vllm-eager": (1024, 128),
+    "tensorrt-llm": (2048, 128),
+    "sglang": (1024, 128),
+}
 """(prompt, answer) tokens of each framework's own benchmark script, where a row states none."""
 KINDS = ((r"\b(?:f|fp|bf)?16\b|bf16|fp16", "bf16"), (r"\b32\b|fp32", "fp32"))
 
@@ -48,9 +58,16 @@ def serving_row(row: Mapping[str, str]) -> ServingRow:
     if not row.get("n_devices"):
         notes.append(f"devices not stated: {count}")
     setup = ServingSetup(
-        model=found.config, precision=precision, kv_precision=cache, framework=framework, batch=batch, input_tokens=prompt,
-        output_tokens=answer, count=count, parallel=_parallel(row),
-    )  # fmt: skip
+        model=found.config,
+        precision=precision,
+        kv_precision=cache,
+        framework=framework,
+        batch=batch,
+        input_tokens=prompt,
+        output_tokens=answer,
+        count=count,
+        parallel=_parallel(row),
+    )
     return ServingRow(setup, placed, tuple(notes))
 
 

@@ -18,24 +18,47 @@ from genwright.plan.architectures import context_of
 from genwright.plan.setup import Setup
 
 FRAMEWORKS = (
-    (r"qwen.*finetune|finetune\.py", "qwen-finetune"), (r"lit-?gpt|lightning", "litgpt"), (r"torchtune", "torchtune"), (r"torchtitan", "torchtitan"),
-    (r"unsloth", "unsloth"), (r"llama-?factory", "llamafactory"), (r"axolotl", "axolotl"), (r"internevo|internlm", "internevo"),
-    (r"megatron-?deepspeed|bigscience", "megatron-deepspeed"), (r"megatron|nemo", "megatron"), (r"fms", "fms-fsdp"), (r"nanogpt", "nanogpt"),
-    (r"accelerate.*deepspeed|deepspeed", "deepspeed"), (r"accelerate|fsdp", "accelerate"), (r"\btrl\b", "trl"), (r"peft", "peft"),
-    (r"transformers|hugging|trainer", "transformers"), (r"maxtext|jax|levanter", "megatron"), (r"gpt-?neox|metaseq|colossal|foundry|composer", "megatron"),
+    (r"qwen.*finetune|finetune\.py", "qwen-finetune"),
+    (r"lit-?gpt|lightning", "litgpt"),
+    (r"torchtune", "torchtune"),
+    (r"torchtitan", "torchtitan"),
+    (r"unsloth", "unsloth"),
+    (r"llama-?factory", "llamafactory"),
+    (r"axolotl", "axolotl"),
+    (r"internevo|internlm", "internevo"),
+    (r"megatron-?deepspeed|bigscience", "megatron-deepspeed"),
+    (r"megatron|nemo", "megatron"),
+    (r"fms", "fms-fsdp"),
+    (r"nanogpt", "nanogpt"),
+    (r"accelerate.*deepspeed|deepspeed", "deepspeed"),
+    (r"accelerate|fsdp", "accelerate"),
+    (r"\btrl\b", "trl"),
+    (r"peft", "peft"),
+    (r"transformers|hugging|trainer", "transformers"),
+    (r"maxtext|jax|levanter", "megatron"),
+    (r"gpt-?neox|metaseq|colossal|foundry|composer", "megatron"),
     (r"genwright", "genwright"),
-)  # fmt: skip
+)
 """As papers write them -> ours; the first that is found."""
 ELSEWHERE = "transformers"
 OBJECTIVES = (
-    (r"\bdpo\b|ipo\b", "dpo"), (r"orpo", "orpo"), (r"kto", "kto"), (r"seq\w* classif|classification|glue|mrpc|mnli", "classification"),
-    (r"masked|mlm", "masked"), (r"span", "span-corruption"), (r"pretrain|\bclm\b(?!.*sft)|causal|wikitext", "causal"),
-)  # fmt: skip
+    (r"\bdpo\b|ipo\b", "dpo"),
+    (r"orpo", "orpo"),
+    (r"kto", "kto"),
+    (r"seq\w* classif|classification|glue|mrpc|mnli", "classification"),
+    (r"masked|mlm", "masked"),
+    (r"span", "span-corruption"),
+    (r"pretrain|\bclm\b(?!.*sft)|causal|wikitext", "causal"),
+)
 TARGETS = {
-    "q": r"\bq(_proj)?\b|c_attn|query|qkv|all[ -]?lin|all layers|attention", "k": r"\bk(_proj)?\b|c_attn|\bkey|qkv|all[ -]?lin|all layers|attention",
-    "v": r"\bv(_proj)?\b|c_attn|value|qkv|all[ -]?lin|all layers|attention", "o": r"\bo(_proj)?\b|c_proj|all[ -]?lin|all layers|attention|output",
-    "gate": r"gate|\bw1\b|all[ -]?lin|all layers|mlp|ffn", "up": r"\bup|\bw2\b|all[ -]?lin|all layers|mlp|ffn", "down": r"down|c_proj|all[ -]?lin|all layers|mlp|ffn",
-}  # fmt: skip
+    "q": r"\bq(_proj)?\b|c_attn|query|qkv|all[ -]?lin|all layers|attention",
+    "k": r"\bk(_proj)?\b|c_attn|\bkey|qkv|all[ -]?lin|all layers|attention",
+    "v": r"\bv(_proj)?\b|c_attn|value|qkv|all[ -]?lin|all layers|attention",
+    "o": r"\bo(_proj)?\b|c_proj|all[ -]?lin|all layers|attention|output",
+    "gate": r"gate|\bw1\b|all[ -]?lin|all layers|mlp|ffn",
+    "up": r"\bup|\bw2\b|all[ -]?lin|all layers|mlp|ffn",
+    "down": r"down|c_proj|all[ -]?lin|all layers|mlp|ffn",
+}
 SEQUENCE_DEFAULT = {
     "fms-fsdp": 4096,
     "nanogpt": 1024,
@@ -172,13 +195,21 @@ def _choices(row: Mapping[str, str], said: str) -> dict[str, Any]:
     optimizer = f"{row.get('optimizer') or ''} {row.get('notes') or ''}".casefold()
     steps = said.split("(lora/qlora rows")[0]
     values: dict[str, Any] = {
-        "precision": kind + "-true" if kind in ("bf16", "fp16") and "true" in precision else "bf16-true" if kind == "bf16" and re.search("pure|model\\.to", precision) else kind,
+        "precision": kind + "-true"
+        if kind in ("bf16", "fp16") and "true" in precision
+        else "bf16-true"
+        if kind == "bf16" and re.search("pure|model\\.to", precision)
+        else kind,
         "optimizer": _optimizer(row.get("optimizer") or "", optimizer),
-        "attention": _attention(row.get("attention") or ""), "recompute": _recompute(row.get("activation_ckpt") or ""),
-        "compile": bool(re.search(r"^(yes|true|1|thunder)|inductor|torch\.compile", (row.get("compile") or "").casefold())),
+        "attention": _attention(row.get("attention") or ""),
+        "recompute": _recompute(row.get("activation_ckpt") or ""),
+        "compile": bool(
+            re.search(r"^(yes|true|1|thunder)|inductor|torch\.compile", (row.get("compile") or "").casefold())
+        ),
         "offload_activations": bool(re.search(r"activation offload|offload(ing)? activation", steps)),
-        "optimizer_in_backward": bool(re.search(r"fuse optimizer|optimizer.in.b(ack)?w", steps)) and "lora" not in (row.get("adaptation") or ""),
-    }  # fmt: skip
+        "optimizer_in_backward": bool(re.search(r"fuse optimizer|optimizer.in.b(ack)?w", steps))
+        and "lora" not in (row.get("adaptation") or ""),
+    }
     if re.search(r"chunked (cross|ce|loss)", said):
         values["chunked_loss"] = True
     if re.search(r"cumulative: baseline", said):
@@ -217,8 +248,15 @@ def _recompute(said: str) -> str:
 def _devices(row: Mapping[str, str], said: str, placed: Placed, framework: str, notes: list[str]) -> dict[str, Any]:
     """Strategy, count and degrees."""
     count = int(number(row.get("n_devices"), placed.count)) or 1
-    degrees = {name: max(1, int(number(row.get(short), 1))) for name, short in (
-        ("tensor_degree", "tp"), ("pipeline_degree", "pp"), ("context_degree", "cp"), ("expert_degree", "ep"))}  # fmt: skip
+    degrees = {
+        name: max(1, int(number(row.get(short), 1)))
+        for name, short in (
+            ("tensor_degree", "tp"),
+            ("pipeline_degree", "pp"),
+            ("context_degree", "cp"),
+            ("expert_degree", "ep"),
+        )
+    }
     adapted = (row.get("adapt_norm") or row.get("adaptation") or "full") != "full"
     if "devices per config" in said:
         count = 1 if adapted else count
@@ -261,18 +299,33 @@ def _strategy(row: Mapping[str, str], said: str, framework: str, adapted: bool, 
     if "+ fsdp" in parallel and "zero" in parallel:
         return "zero3"
     for pattern, name in (
-        (r"hybrid|hsdp", "hybrid"), (r"zero-?3|zero3|full_shard", "zero3"), (r"zero-?2|zero2|shard_grad|sharded_ddp|fairscale", "zero2"),
-        (r"zero-?1|zero1|distributed optimizer", "zero1"), (r"zero-?0|\bddp\b", "ddp"), (r"3d", "zero1" if framework.startswith("megatron") else "ddp"),
-        (r"deepspeed_offload", "zero2"), (r"fsdp", "zero3"), (r"single", "single"),
-    ):  # fmt: skip
+        (r"hybrid|hsdp", "hybrid"),
+        (r"zero-?3|zero3|full_shard", "zero3"),
+        (r"zero-?2|zero2|shard_grad|sharded_ddp|fairscale", "zero2"),
+        (r"zero-?1|zero1|distributed optimizer", "zero1"),
+        (r"zero-?0|\bddp\b", "ddp"),
+        (r"3d", "zero1" if framework.startswith("megatron") else "ddp"),
+        (r"deepspeed_offload", "zero2"),
+        (r"fsdp", "zero3"),
+        (r"single", "single"),
+    ):
         if re.search(pattern, parallel) or re.search(pattern, norm):
             return "zero3" if name == "single" and count > 1 else name
     if count == 1:
         return "single"
     if "zero3" in said or "zero 3" in said or "zero-3" in said:
         return "zero3"
-    defaults = {"qwen-finetune": "zero2" if adapted else "zero3", "litgpt": "zero3", "torchtune": "zero3", "fms-fsdp": "zero3", "torchtitan": "zero3",
-                "internevo": "zero1", "megatron": "zero1", "megatron-deepspeed": "zero1", "deepspeed": "zero2"}  # fmt: skip
+    defaults = {
+        "qwen-finetune": "zero2" if adapted else "zero3",
+        "litgpt": "zero3",
+        "torchtune": "zero3",
+        "fms-fsdp": "zero3",
+        "torchtitan": "zero3",
+        "internevo": "zero1",
+        "megatron": "zero1",
+        "megatron-deepspeed": "zero1",
+        "deepspeed": "zero2",
+    }
     chosen = defaults.get(framework, "ddp")
     notes.append(f"strategy not stated: {chosen}, as {framework} does by default")
     return chosen

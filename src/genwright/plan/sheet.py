@@ -19,9 +19,16 @@ PETAFLOPS_DAY = 8.64e19
 
 
 def sheet(
-    model: str, device: str, wanted: dict[str, Any], *, steps: int, cache: Path | None = None, region: str = "world",
-    usd_per_hour: float | None = None, calibration: Any = None,
-) -> dict[str, Any]:  # fmt: skip
+    model: str,
+    device: str,
+    wanted: dict[str, Any],
+    *,
+    steps: int,
+    cache: Path | None = None,
+    region: str = "world",
+    usd_per_hour: float | None = None,
+    calibration: Any = None,
+) -> dict[str, Any]:
     """Plan `model` on `device`; `wanted` are fields of a Setup. Errors: BadRequest naming the nearest that would work."""
     placed = place(device)
     config, note = _model(model)
@@ -66,11 +73,24 @@ def _page(
     phases = {name: quantity.value for name, quantity in found.quantities.items() if name.endswith("_bytes")}
     notes = ((note,) if note else ()) + tuple(found.notes) + more["notes"]
     return {
-        "model": model, "device": device.name, "count": setup.count, "fits": bool(found.facts["fits"]), **values, "values": values, "low": low,
-        "high": high, "breakdown": found.breakdown, "bytes": phases, "basis": "calibrated" if calibrated else "datasheet", "price": more["price"],
-        "checkpoint": more["checkpoint"], "facts": {name: value for name, value in found.facts.items() if name != "setup"},
-        "setup": {**setup.to_json(), "model": model}, "unknown": found.unknown | more["unknown"], "notes": list(notes),
-    }  # fmt: skip
+        "model": model,
+        "device": device.name,
+        "count": setup.count,
+        "fits": bool(found.facts["fits"]),
+        **values,
+        "values": values,
+        "low": low,
+        "high": high,
+        "breakdown": found.breakdown,
+        "bytes": phases,
+        "basis": "calibrated" if calibrated else "datasheet",
+        "price": more["price"],
+        "checkpoint": more["checkpoint"],
+        "facts": {name: value for name, value in found.facts.items() if name != "setup"},
+        "setup": {**setup.to_json(), "model": model},
+        "unknown": found.unknown | more["unknown"],
+        "notes": list(notes),
+    }
 
 
 def _of_run(

@@ -1,0 +1,252 @@
+"""Scaling laws: how loss falls with size and data, what a budget buys best, and how small is enough. numpy inside functions; no torch.
+
+L(N, D) = E + A / N^alpha + B / D^beta        Hoffmann 2022 (arXiv 2203.15556), approach 3
+C = 6 N D                                     Kaplan 2020 (arXiv 2001.08361)
+N = G (C / 6)^(beta / (alpha + beta)),  G = (alpha A / beta B)^(1 / (alpha + beta)),  D = C / 6 N
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genwright.base.errors import DataError
+
+PETAFLOPS_DAY = 8.64e19
+"""FLOP."""
+TOKENS_PER_PARAMETER = 20.0
+"""The rule of thumb."""
+HUBER_DELTA = 1e-3
+UTILISATION = 0.4
+"""Share of a device's peak that a training reaches, where a budget is given in device-hours or money: 0.3 to 0.5 in the range."""
+DRAWS = 400
+
+
+@dataclass(frozen=True)
+class Law:
+    """A fit, with the standard errors of its five numbers."""
+
+    name: str
+    source: str
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    errors: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+
+    def loss(self, parameters: float, tokens: float) -> float:
+        """Nats a token."""
+        return float(self.E + self.A / parameters**self.alpha + self.B / tokens**self.beta)
+
+    def optimum(self, flops: float) -> tuple[float, float]:
+        """(parameters, tokens) of the least loss for a budget of FLOPs."""
+        shape = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
+        parameters = shape * (flops / 6) ** (self.beta / (self.alpha + self.beta))
+        return parameters, flops / (6 * parameters)
+
+    def drawn(self, seed: int) -> Law:
+        """One law out of its errors: A and B by their logarithms, so that they stay positive."""
+        import random
+
+        chance = random.Random(seed)
+        e, a, b, alpha, beta = self.errors
+        return Law(
+            self.name,
+            self.source,
+            max(0.0, chance.gauss(self.E, e)),
+            _lognormal(chance, self.A, a),
+            _lognormal(chance, self.B, b),
+            max(0.05, chance.gauss(self.alpha, alpha)),
+            max(0.05, chance.gauss(self.beta, beta)),
+        )
+
+
+HOFFMANN = Law("Hoffmann 2022", "arXiv 2203.15556, approach 3", 1.69, 406.4, 410.7, 0.34, 0.28)
+"""Printed without errors."""
+BESIROGLU = Law(
+    "Besiroglu 2024", "arXiv 2404.10102", 1.8172, 482.01, 2085.43, 0.3478, 0.3658, (0.03, 124.58, 1293.23, 0.02, 0.02)
+)
+
+
+def advise(
+    flops: float, *, have_tokens: float = 0.0, served_tokens: float = 0.0, spread: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, Any]:
+    """Size and tokens for a budget, by each law and by the rule; `spread` is the budget's own range as factors.
+
+    `have_tokens` are there already; `served_tokens` will be answered in the model's life (Sardana 2023, arXiv 2401.00448).
+    """
+    found = [_by_law(law, flops, spread, have_tokens) for law in (BESIROGLU, HOFFMANN)]
+    rule = math.sqrt(flops / (6 * TOKENS_PER_PARAMETER))
+    ruled = {
+        "law": "20 tokens a parameter",
+        "parameters": rule,
+        "tokens": TOKENS_PER_PARAMETER * rule,
+        "loss": BESIROGLU.loss(rule, TOKENS_PER_PARAMETER * rule),
+    }
+    answer: dict[str, Any] = {"flops": flops, "petaflops_days": flops / PETAFLOPS_DAY, "advice": [*found, ruled]}
+    if served_tokens:
+        answer["with_serving"] = serving_aware(BESIROGLU, found[0]["loss"], served_tokens)
+    return answer
+
+
+def _by_law(law: Law, flops: float, spread: tuple[float, float], have_tokens: float) -> dict[str, Any]:
+    parameters, tokens = law.optimum(flops)
+    drawn = [law.drawn(seed) for seed in range(DRAWS)] if any(law.errors) else [law]
+    pairs = [one.optimum(flops * factor) for one in drawn for factor in (spread if spread[0] != spread[1] else (1.0,))]
+    sizes, counts = sorted(size for size, _ in pairs), sorted(count for _, count in pairs)
+    return {
+        "law": law.name,
+        "source": law.source,
+        "parameters": parameters,
+        "parameters_range": _middle(sizes),
+        "tokens": tokens,
+        "tokens_range": _middle(counts),
+        "loss": law.loss(parameters, tokens),
+        "tokens_needed": max(0.0, tokens - have_tokens),
+    }
+
+
+def serving_aware(law: Law, loss: float, served_tokens: float) -> dict[str, float]:
+    """The size that reaches `loss` for the least 6 N D + 2 N served: smaller than the optimum, and trained longer."""
+    best: tuple[float, float, float] | None = None
+    floor = (law.A / (loss - law.E)) ** (1 / law.alpha)
+    for step in range(1, 400):
+        parameters = floor * 10 ** (step / 100)
+        tokens = (law.B / (loss - law.E - law.A / parameters**law.alpha)) ** (1 / law.beta)
+        total = 6 * parameters * tokens + 2 * parameters * served_tokens
+        if best is None or total < best[2]:
+            best = (parameters, tokens, total)
+    assert best is not None
+    return {"parameters": best[0], "tokens": best[1], "flops": best[2], "served_tokens": served_tokens, "loss": loss}
+
+
+def fit(points: Iterable[tuple[float, float, float]], *, draws: int = 0) -> Law:
+    """The law of (parameters, tokens, loss) rows: Huber on log loss, L-BFGS from a grid. `draws` resamplings give its errors."""
+    import numpy as np
+
+    rows = np.asarray(list(points), dtype=float)
+    if len(rows) < 6 or not (rows > 0).all():
+        raise DataError(
+            "A law of five numbers needs at least 6 runs, all above zero.",
+            wanted="6 rows or more",
+            found=str(len(rows)),
+            do="run more sizes",
+        )
+    best = _fitted(rows, _grid())
+    errors = [0.0] * 5
+    if draws:
+        chance = np.random.default_rng(0)
+        again = [_values(_fitted(rows[chance.integers(0, len(rows), len(rows))], [best])) for _ in range(draws)]
+        errors = [float(value) for value in np.std(np.asarray(again), axis=0)]
+    return Law("fitted", f"{len(rows)} runs", *_values(best), errors=tuple(errors))  # type: ignore[arg-type]
+
+
+def enough(runs: Sequence[tuple[float, float]], target: float) -> dict[str, Any]:
+    """Loss against size, L = E + A / N^alpha, of one's own small runs, and the size where `target` is met, with a range.
+
+    Every alpha from 0.05 to 1 is tried; E and A follow by least squares. The range is of fits up to twice the least error.
+    """
+    import numpy as np
+
+    sizes, losses = (np.asarray(column, dtype=float) for column in zip(*runs))
+    if len(sizes) < 3:
+        raise DataError(
+            "A curve of three numbers needs at least 3 runs.",
+            wanted="3 rows or more",
+            found=str(len(sizes)),
+            do="run one more size",
+        )
+    fits = []
+    for alpha in np.linspace(0.05, 1.0, 96):
+        terms = np.stack([np.ones_like(sizes), sizes**-alpha], 1)
+        (floor, scale), *_ = np.linalg.lstsq(terms, losses, rcond=None)
+        if scale > 0 and floor >= 0:
+            fits.append(
+                (float(np.square(terms @ [floor, scale] - losses).sum()), float(floor), float(scale), float(alpha))
+            )
+    if not fits:
+        return {"met": False, "why": "loss does not fall with size in these runs"}
+    fits.sort()
+    close = [one for one in fits if one[0] <= 2 * fits[0][0] + 1e-12]
+    needed = [(one[2] / (target - one[1])) ** (1 / one[3]) for one in close if target > one[1]]
+    _, floor, scale, alpha = fits[0]
+    if target <= floor or not needed:
+        return {
+            "met": False,
+            "why": f"these runs level off at {floor:.4g}, above the target",
+            "E": floor,
+            "A": scale,
+            "alpha": alpha,
+        }
+    size = (scale / (target - floor)) ** (1 / alpha)
+    return {
+        "met": True,
+        "parameters": size,
+        "parameters_range": [min(needed), max(needed)],
+        "E": floor,
+        "A": scale,
+        "alpha": alpha,
+        "extrapolates": bool(size > 3 * sizes.max()),
+    }
+
+
+def _grid() -> list[Any]:
+    """Starts as Hoffmann's: logarithms of A, B and E, then the exponents."""
+    return [
+        (a, b, e, alpha, beta)
+        for a in (2, 7, 12)
+        for b in (2, 7, 12)
+        for e in (-0.5, 0.5)
+        for alpha in (0.2, 0.5)
+        for beta in (0.2, 0.5)
+    ]
+
+
+def _fitted(rows: Any, starts: list[Any]) -> Any:
+    import numpy as np
+
+    from genwright.plan.minimise import lbfgs
+
+    size, data, loss = np.log(rows).T
+
+    def objective(theta: Any) -> tuple[float, Any]:
+        a, b, e, alpha, beta = theta
+        terms = np.stack([a - alpha * size, b - beta * data, np.full_like(size, e)])
+        top = terms.max(0)
+        weights = np.exp(terms - top)
+        total = weights.sum(0)
+        off = top + np.log(total) - loss
+        weights /= total
+        slope = np.clip(off, -HUBER_DELTA, HUBER_DELTA)
+        value = np.where(abs(off) <= HUBER_DELTA, off**2 / 2, HUBER_DELTA * (abs(off) - HUBER_DELTA / 2)).sum()
+        gradient = np.array(
+            [
+                (slope * weights[0]).sum(),
+                (slope * weights[1]).sum(),
+                (slope * weights[2]).sum(),
+                -(slope * weights[0] * size).sum(),
+                -(slope * weights[1] * data).sum(),
+            ]
+        )
+        return float(value) * 1e3, gradient * 1e3
+
+    return min(
+        (lbfgs(objective, np.asarray(start, dtype=float)) for start in starts), key=lambda found: objective(found)[0]
+    )
+
+
+def _values(theta: Any) -> tuple[float, float, float, float, float]:
+    a, b, e, alpha, beta = (float(value) for value in theta)
+    return math.exp(e), math.exp(a), math.exp(b), alpha, beta
+
+
+def _lognormal(chance: Any, value: float, error: float) -> float:
+    return value * math.exp(chance.gauss(0.0, math.sqrt(math.log(1 + (error / value) ** 2)))) if error else value
+
+
+def _middle(values: list[float]) -> list[float]:
+    """Of 90 in a hundred."""
+    return [values[int(0.05 * (len(values) - 1))], values[int(0.95 * (len(values) - 1))]]
