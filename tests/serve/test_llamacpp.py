@@ -44,6 +44,20 @@ def made(tmp_path_factory) -> Path:
     return folder
 
 
+def gaps(folder: Path, tokens: list[int], name: str = "") -> float:
+    """The most by which a served token is less likely, to the model in `transformers` and `peft`, than its own choice."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    model = PeftModel.from_pretrained(model, folder / name) if name else model
+    prompt = tokenizer("decoder")(PROMPT)["input_ids"]
+    with torch.no_grad():
+        logits_TV = model(input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+    log_p_TV = logits_TV.log_softmax(-1)
+    return float((log_p_TV.max(-1).values - log_p_TV.gather(1, torch.tensor(tokens)[:, None])[:, 0]).max())
+
+
 def trained(folder: Path, name: str = "") -> list[int]:
     """Ten greedy tokens of the model in `transformers`, with the adapter in `peft`."""
     from peft import PeftModel
@@ -85,7 +99,8 @@ def test_the_engine_generates_what_transformers_does_with_any_adapter(made: Path
     assert len({tuple(tokens) for tokens in want.values()}) == 3
     told = asyncio.run(ask())
     for name, tokens in zip(("", "a", "b", "b", "a", ""), told):
-        assert tokens == want[name][: len(tokens)] and tokens, name
+        assert len(tokens) > 3 and gaps(made, tokens, name) < 0.02, name  # llama.cpp keeps keys and values in half precision
+        assert name == "b" or gaps(made, tokens, "b") > 0.1  # and the wrong adapter is seen
 
 
 def test_adapters_change_while_a_request_runs_and_a_dead_process_is_started_again(made: Path, tmp_path: Path) -> None:
@@ -94,8 +109,8 @@ def test_adapters_change_while_a_request_runs_and_a_dead_process_is_started_agai
         await engine.start()
         assert await engine.ready()
         pieces, stream = 0, engine.generate("completion", {"prompt": PROMPT, "max_tokens": 60, "stream": True, "ignore_eos": True}, None)
-        async for _ in stream:
-            pieces += 1
+        async for chunk in stream:
+            pieces, generated = pieces + 1, chunk.usage.generated if chunk.usage else 0
             if pieces == 1:
                 await engine.load_adapter("a", made / "a", "v1")
         assert (await engine.metrics()).adapters == ("a@v1",) and (await engine.metrics()).memory_bytes > 0
@@ -106,10 +121,10 @@ def test_adapters_change_while_a_request_runs_and_a_dead_process_is_started_agai
         await engine.start()
         tokens = await greedy(engine, Expert("a", made / "a", "v1"))
         await engine.stop()
-        return pieces, dead, tokens
+        return generated, dead, tokens
 
-    pieces, dead, tokens = asyncio.run(live())
-    assert pieces >= 60 and not dead and tokens == trained(made, "a")[: len(tokens)]
+    generated, dead, tokens = asyncio.run(live())
+    assert generated == 60 and not dead and gaps(made, tokens, "a") < 0.02
 
 
 def test_the_gate_passes_what_is_the_same_and_refuses_what_is_not(made: Path, tmp_path: Path) -> None:
