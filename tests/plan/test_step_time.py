@@ -79,6 +79,12 @@ def test_a_pipelines_bubble_and_an_offloaded_optimizer() -> None:
     assert away.total > step_time(trace, A100, SETUP).total
 
 
+def test_a_ranks_share_of_a_product_is_priced_as_a_share() -> None:
+    pace = speeds_of(A100)
+    whole, eighth = op_seconds(PRODUCT, pace, SETUP), op_seconds(PRODUCT._replace(flops=PRODUCT.flops / 8), pace, SETUP)
+    assert whole / 9 < eighth < whole / 4
+
+
 def test_causal_attention_is_half_the_square() -> None:
     attention = Op(
         "aten._scaled_dot_product_flash_attention",

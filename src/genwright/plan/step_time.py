@@ -171,6 +171,9 @@ def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
     m, n, k, batch = op.shape
     steady = STEADY if pace.basis == "datasheet" else 1.0
     if op.kind == "matmul" and m:
+        n = max(
+            1, round(op.flops / (2.0 * m * k * max(1, batch)))
+        )  # a tensor-parallel rank's share has its FLOPs, not always its shape
         return pace.matmul(m, n, k, batch=max(1, batch), precision=_units(op.dtype, pace), traffic=op.bytes) / steady
     if op.kind == "matmul":
         return max(op.flops / pace.rate(_units(op.dtype, pace)), pace.stream(op.bytes)) / steady + pace.kernel
