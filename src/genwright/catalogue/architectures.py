@@ -256,6 +256,7 @@ def _dense(
         width = max(HEAD_WIDTH, round((count * SLIM / 12) ** (1 / 3) / HEAD_WIDTH) * HEAD_WIDTH)
     depth = int(layers[1]) if layers else max(1, round((count - 50304 * width) / (12 * width * width)))
     number = int(heads[1]) if heads else max(1, width // HEAD_WIDTH)
+    number = next(each for each in range(number, 0, -1) if width % each == 0)
     config = {
         "model_type": "gpt2",
         "vocab_size": 50304,
@@ -265,8 +266,6 @@ def _dense(
         "n_inner": 4 * width,
         "n_positions": 2048,
     }
-    while width % config["n_head"]:
-        config["n_head"] -= 1
     said = "width as stated" if layers else "sizes not stated: width and layers chosen for its count"
     return Architecture(
         name,
@@ -301,7 +300,7 @@ def _by_words() -> Mapping[tuple[str, ...], str]:
 
 @cache
 def _by_hub() -> Mapping[str, str]:
-    return {alias.casefold(): name for name, row in reversed(architectures().items()) for alias in row.aliases if alias}
+    return {alias.casefold(): name for name, row in reversed([*architectures().items()]) for alias in row.aliases if alias}
 
 
 def _row(table: dict[str, Any], row: list[Any]) -> Architecture:

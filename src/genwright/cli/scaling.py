@@ -127,7 +127,7 @@ def _draw(console: Any, facts: dict[str, Any]) -> None:
     console.print(table(("law", "parameters", "range", "tokens", "loss"), rows, right=(1, 2, 3, 4)))
     if served := facts.get("with_serving"):
         console.print(
-            f"with {_short(served['served_tokens'])} tokens served: {_short(served['parameters'])} parameters, {_short(served['tokens'])} tokens"
+            "with {} tokens served: {} parameters, {} tokens".format(*(_short(served[name]) for name in ("served_tokens", "parameters", "tokens")))
         )
 
 

@@ -249,4 +249,4 @@ def _lognormal(chance: Any, value: float, error: float) -> float:
 
 def _middle(values: list[float]) -> list[float]:
     """Of 90 in a hundred."""
-    return [values[int(0.05 * (len(values) - 1))], values[int(0.95 * (len(values) - 1))]]
+    return [values[round(0.05 * (len(values) - 1))], values[round(0.95 * (len(values) - 1))]]
