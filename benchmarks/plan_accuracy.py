@@ -9,7 +9,6 @@ active to device, else it misses by the nearer end. Refused rows are counted, ne
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import statistics
@@ -17,11 +16,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from machine import commit, date, machine, versions
-
 from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import place
 from genwright.plan.rows import predict, read_rows
+from machine import commit, date, machine, versions
 
 GIB = 2**30
 SKIPPED = ("bigscience-037", "bigscience-038", "bigscience-039", "maxtext-015")
@@ -94,7 +92,7 @@ def latency_errors(row: dict[str, str], found: dict[str, Any]) -> dict[str, floa
 
 
 def baselines(row: dict[str, str]) -> dict[str, float]:
-    """accelerate's rule (the largest of weights, gradients, state: 8 B a parameter in 16 bits, 16 in 32), DeepSpeed's ZeRO estimators."""
+    """Accelerate's rule (the largest of weights, gradients, state: 8 B a parameter in 16 bits, 16 in 32), DeepSpeed's ZeRO estimators."""
     parameters = stated(row["model"], row["notes"]).parameters
     count = float(row["n_devices"] or 1)
     fp32 = "32" in row["precision"]
@@ -146,13 +144,18 @@ def score(
             errors.setdefault(f"step time, {row['tier']}", {})[row["id"]] = off
         verdicts.append((bool(answer["fits"]), row["outcome"] != "OOM"))
     for row in serving:
-        answer = found[row["id"]]
+        answer = served[row["id"]]
         if not answer["refused"]:
             for name, off in latency_errors(row, answer).items():
                 errors.setdefault(name, {})[row["id"]] = off
             if row["device"]:
                 verdicts.append((bool(answer["fits"]), row["outcome"] == "ok"))
-    refused = {row["id"]: found[row["id"]]["refused"] for row in (*training, *serving) if found[row["id"]]["refused"]}
+    pairs = [
+        (row["id"], answers[row["id"]]["refused"])
+        for rows, answers in ((training, found), (serving, served))
+        for row in rows
+    ]
+    refused = {name: why for name, why in pairs if why}
     return {
         "quantities": {name: summary(known.values()) for name, known in errors.items()},
         "baselines": {**{name: summary(known) for name, known in rules.items()}, "constant utilisation": summary(constant_utilisation(training, found))},
@@ -178,8 +181,8 @@ def main() -> None:
     arguments = parser.parse_args()
     training = [row for row in read_rows(arguments.data / "training_open.csv") if row["id"] not in SKIPPED]
     serving = read_rows(arguments.data / "inference_open.csv")
-    found = {str(one["id"]): one for one in predict([*training, *serving], cache=arguments.cache)}
-    result = score(training, serving, found)
+    answers = [{str(one["id"]): one for one in predict(rows, cache=arguments.cache)} for rows in (training, serving)]
+    result = score(training, serving, *answers)
     for part in ("quantities", "baselines"):
         for name, one in result[part].items():
             print(f"{name:28}", "  ".join(f"{key} {value:.3g}" for key, value in one.items()))
