@@ -126,7 +126,10 @@ def summary(errors: Iterable[float]) -> dict[str, float]:
 
 
 def score(
-    training: list[dict[str, str]], serving: list[dict[str, str]], found: dict[str, dict[str, Any]]
+    training: list[dict[str, str]],
+    serving: list[dict[str, str]],
+    found: dict[str, dict[str, Any]],
+    served: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Everything that is reported."""
     errors: dict[str, dict[str, float]] = {}
