@@ -68,7 +68,8 @@ def _guard(event, found, FORKS=not {processes!r}, WORK={work!r}, WRITES=('w', 'a
         mode, flags = found[1] or '', found[2] or 0
         if any(c in mode for c in WRITES) or flags & 0o3 or flags & 0o1100:
             paths = (found[0],)
-    elif event in ('os.remove', 'os.rename', 'os.rmdir', 'os.mkdir', 'os.truncate', 'os.symlink', 'os.link', 'os.chmod', 'os.chown', 'shutil.rmtree'):
+    elif event in ('os.remove', 'os.rename', 'os.rmdir', 'os.mkdir', 'os.truncate', 'os.symlink', 'os.link',
+                   'os.chmod', 'os.chown', 'shutil.rmtree'):
         paths = [one for one in found[:2] if isinstance(one, (str, bytes))]
     for path in paths:
         import os
@@ -107,7 +108,8 @@ def _run(code: str, limits: Limits, work: Path) -> Outcome:
         "RLIMIT_NOFILE": 64, "RLIMIT_CORE": 0,
     }  # fmt: skip
     guard = GUARD.format(limits=bounds, processes=limits.processes, work=str(work))
-    program = f"{guard}\nexec(compile({code!r}, '<answer>', 'exec'), {{'__name__': '__main__'}})\nsys.stdout.flush()\nos.write(1, {ended!r}.encode())\n"
+    body = f"exec(compile({code!r}, '<answer>', 'exec'), {{'__name__': '__main__'}})"
+    program = f"{guard}\n{body}\nsys.stdout.flush()\nos.write(1, {ended!r}.encode())\n"
     try:
         script.write_text(program, encoding="utf-8")
     except UnicodeError:
