@@ -21,6 +21,9 @@ PATHS: dict[str, str] = {"chat": "/v1/chat/completions", "completion": "/v1/comp
 LONGEST_LINE = 2**22
 """Bytes of one event; an engine that sends more is broken."""
 
+STALE = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+"""A kept connection that the other side had closed: nothing was answered on it, so it is asked once more on another."""
+
 GONE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.IncompleteReadError)
 
 
@@ -29,6 +32,8 @@ class HttpEngine:
 
     name = "remote"
     ours = False
+    keeps_connections = True
+    """Whether a connection serves more than one request."""
 
     def __init__(self, model: str, address: str = "", headers: Mapping[str, str] | None = None) -> None:
         self.model, self.address, self.headers = model, address.rstrip("/"), dict(headers or {})
@@ -128,19 +133,29 @@ class HttpEngine:
         self, method: str, path: str, body: Any = None, timeout: float | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request; everything that means "it is not there" is EngineDown."""
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(connector=connector, read_bufsize=LONGEST_LINE, auto_decompress=True)
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=5)
+        session, limits = self._connections(), aiohttp.ClientTimeout(total=timeout, sock_connect=5)
+        begin = lambda: session.request(method, f"{self.address}{path}", json=body, headers=self.headers, timeout=limits)
         try:
-            async with self._session.request(
-                method, f"{self.address}{path}", json=body, headers=self.headers, timeout=limits
-            ) as answer:
+            try:
+                answer = await begin()
+            except STALE as error:
+                if isinstance(error, aiohttp.ClientConnectorError):
+                    raise
+                answer = await begin()
+            async with answer:
                 yield answer
         except GONE as error:
             raise EngineDown(f"{self.name} at {self.address} does not answer: {type(error).__name__}") from error
         except TimeoutError as error:
             raise EngineDown(f"{self.name} at {self.address} did not answer in time") from error
+
+    def _connections(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            kept: dict[str, Any] = {"keepalive_timeout": 30} if self.keeps_connections else {"force_close": True}
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, **kept), read_bufsize=LONGEST_LINE, auto_decompress=True
+            )
+        return self._session
 
 
 async def events_of(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any] | None]:

@@ -59,9 +59,10 @@ class Generation:
 
 
 class LlamaClient(HttpEngine):
-    """llama.cpp's dialect of HTTP."""
+    """llama.cpp's dialect of HTTP. It says Keep-Alive and closes after a stream: a kept connection would fail at the next request."""
 
     name = "llamacpp"
+    keeps_connections = False
 
     def _so_far(self, data: Mapping[str, Any]) -> Usage | None:
         """`timings_per_token` tells in every chunk what was computed and what was cached."""
