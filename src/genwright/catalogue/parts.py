@@ -103,3 +103,12 @@ ATTACKS = Registry(
         "crescendo": "genwright.evaluate.redteam.crescendo:Crescendo",
     },
 )
+
+SUITES = Registry(
+    "suite form",
+    {
+        "choice": "genwright.evaluate.asking:CHOICE",
+        "generation": "genwright.evaluate.asking:GENERATION",
+        "perplexity": "genwright.evaluate.asking:PERPLEXITY",
+    },
+)
