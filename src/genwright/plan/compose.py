@@ -386,7 +386,7 @@ class Step:
 def _is_middle(segment: Segment, pieces: Pieces, depth: int) -> bool:
     """Whether a traced layer stands for many: then owners are counted from it."""
     traced = pieces.traced[segment.stack]
-    return depth > traced and segment.layer == traced // 2
+    return depth > traced and segment.layer == traced - 2
 
 
 def _families(segments: list[Segment]) -> list[tuple[str, int, int]]:

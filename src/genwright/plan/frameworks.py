@@ -38,6 +38,10 @@ class Profile:
     """Copies of what is updated that a foreach AdamW takes at once: two until torch 2.1, one since."""
     keeps_quantized_input: bool = True
     """A product with a 4-bit weight keeps its input though the weight is frozen (bitsandbytes' MatMul4Bit)."""
+    quantizes_head: bool = False
+    """The head is kept in few bits too."""
+    dequantizes_half: bool = False
+    """A dense copy of a 4-bit weight is made in float16 and then cast: two stand at once (Lightning Fabric)."""
     attention: str = "sdpa"
     """Where a setup names none."""
     expand_keys: bool = False
@@ -125,6 +129,8 @@ FRAMEWORKS: dict[str, Profile] = {
         recompute_sharded="full",
         flat=True,
         mixed={"masters": "model", "frozen": "fp32"},
+        quantizes_head=True,
+        dequantizes_half=True,
         pretraining="litgpt-pretrain",
         keeps_gathered_gradients=True,
     ),

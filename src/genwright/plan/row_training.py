@@ -15,6 +15,7 @@ from genwright.base.errors import RecipeError
 from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import Placed, place
 from genwright.plan.architectures import context_of
+from genwright.plan.config_hub import config_hub
 from genwright.plan.setup import Setup
 
 FRAMEWORKS = (
@@ -50,6 +51,7 @@ OBJECTIVES = (
     (r"span", "span-corruption"),
     (r"pretrain|\bclm\b(?!.*sft)|causal|wikitext", "causal"),
 )
+OPTIMIZERS = (("adafactor", "adafactor"), ("lion", "lion"), ("sgd", "sgd"), ("adam", "adamw"))
 TARGETS = {
     "q": r"\bq(_proj)?\b|c_attn|query|qkv|all[ -]?lin|all layers|attention",
     "k": r"\bk(_proj)?\b|c_attn|\bkey|qkv|all[ -]?lin|all layers|attention",
@@ -97,6 +99,7 @@ def training_row(row: Mapping[str, str]) -> TrainingRow:
     placed = _device(row, notes)
     values = _adaptation(row) | _devices(row, said, placed, framework, notes) | _choices(row, said)
     values |= _sizes(row, said, values, framework, context_of(found.config), notes)
+    values |= config_hub(row.get("adapter_detail") or "", values["micro_batch"], values["count"])
     setup = Setup(model=found.config, framework=framework, objective=_objective(row), **values)
     return TrainingRow(setup, placed, tuple(notes), "micro" in (row.get("step_unit") or "").casefold())
 
@@ -125,7 +128,7 @@ def _device(row: Mapping[str, str], notes: list[str]) -> Placed:
 
 
 def _objective(row: Mapping[str, str]) -> str:
-    said = (row.get("objective") or "").casefold()
+    said = f"{row.get('objective') or ''} {row.get('framework') or ''}".casefold()
     return next((name for pattern, name in OBJECTIVES if re.search(pattern, said)), "instruction")
 
 
@@ -135,8 +138,7 @@ def _adaptation(row: Mapping[str, str]) -> dict[str, Any]:
     precision = (row.get("precision") or "").casefold()
     values: dict[str, Any] = {"adapter": "full"}
     if "llama-adapter" in said:
-        values["adapter"] = "llama-adapter"
-        values["options"] = {"rank": 10 if "v1" in said else 11}
+        values["adapter"] = "llama-adapter-v2" if re.search(r"v2|adapter.?2", said) else "llama-adapter"
     elif "dora" in said:
         values["adapter"] = "dora"
     elif re.search(r"lora|peft|adapter", said):
@@ -152,8 +154,6 @@ def _adaptation(row: Mapping[str, str]) -> dict[str, Any]:
             )
             if word in said
         )
-    if values["adapter"] == "llama-adapter":
-        values.pop("options")
     if values["adapter"] != "full":
         values["base"] = _base(f"{said} {precision} {detail}")
     if values["adapter"] in ("lora", "dora"):
@@ -226,7 +226,7 @@ def _optimizer(said: str, more: str) -> str:
         return "adamw-paged-8bit" if paged and eight else "adamw-8bit" if eight else "adamw"
     if "fused" in said:
         return "adamw-fused"
-    return next((name for name in ("adafactor", "lion", "sgd") if name in said), "")
+    return next((name for word, name in OPTIMIZERS if word in said), "")
 
 
 def _attention(said: str) -> str:

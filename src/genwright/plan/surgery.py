@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genwright.models.surgery import layers_of
 from genwright.plan.frameworks import Profile
+from genwright.plan.low_rank import FusedQKV, LowRank, Part, Scaled, adapter_parameter, mark_
 from genwright.plan.setup import Setup
 
 BITS_OF_BASE = {"int8": 8.0 + 32 / 4096, "int4": 4.0 + 20 / 128, "nf4": 4.5, "nf4-double": 4.127}
@@ -46,133 +48,29 @@ def _wanted(role: str, targets: tuple[str, ...]) -> bool:
     )
 
 
-class _Drop(torch.autograd.Function):
-    """Dropout in one kernel: keeps a byte for each element."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(torch.empty_like(x, dtype=torch.bool))
-        return torch.empty_like(x).copy_(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] * ctx.saved_tensors[0]
-
-
-class LowRank(nn.Module):
-    """y = base(x) + drop(x) A B, as `peft` and its kin compute it."""
-
-    def __init__(self, base: Any, inputs: int, outputs: int, rank: int, dropout: float, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.base, self.dropout = base, dropout
-        self.lora_A = _adapter(rank, inputs, dtype)
-        self.lora_B = _adapter(outputs, rank, dtype)
-
-    @property
-    def weight(self) -> Tensor:
-        """The base's, for who asks."""
-        return self.base.weight
-
-    def forward(self, x_BTI: Tensor) -> Tensor:
-        """[B, T, O]."""
-        result = self.base(x_BTI)
-        given = x_BTI if torch.is_autocast_enabled("cpu") else x_BTI.to(self.lora_A.dtype)
-        given = _Drop.apply(given) if self.dropout else given
-        update = F.linear(F.linear(given, self.lora_A), self.lora_B) * 2.0
-        return result + update.to(result.dtype)
-
-
-def mark_(tensor: Any, **marks: Any) -> Any:
-    """The tensor, with attributes that say what it stands for."""
-    for name, value in marks.items():
-        setattr(tensor, name, value)
-    return tensor
-
-
-def _adapter(rows: int, columns: int, dtype: torch.dtype) -> nn.Parameter:
-    parameter = nn.Parameter(torch.empty(rows, columns, dtype=dtype))
-    return mark_(parameter, genwright_adapter=True)
-
-
-class FusedQKV(nn.Module):
-    """One product for queries, keys and values; each is a view of it. The three stand where the model's own did."""
-
-    def __init__(
-        self, parts: list[nn.Linear], rank: int, adapted: list[bool], dropout: float, dtype: torch.dtype
-    ) -> None:
-        super().__init__()
-        first = parts[0]
-        self.sizes = [part.out_features for part in parts]
-        self.weight = nn.Parameter(
-            first.weight.new_empty(sum(self.sizes), first.in_features), requires_grad=first.weight.requires_grad
-        )
-        if hasattr(first.weight, "genwright_base"):
-            for name in ("genwright_base", "genwright_keeps"):
-                setattr(self.weight, name, getattr(first.weight, name))
-        self.quantized = isinstance(first, Dense)
-        self.bias = (
-            nn.Parameter(first.bias.new_empty(sum(self.sizes)), requires_grad=first.bias.requires_grad)
-            if first.bias is not None
-            else None
-        )
-        self.dropout = dropout
-        if rank and any(adapted):
-            width = sum(size for size, flag in zip(self.sizes, adapted, strict=True) if flag)
-            self.lora_A = _adapter(rank * sum(adapted), first.in_features, dtype)
-            self.lora_B = _adapter(width, rank, dtype)
-        self.kept: list[Tensor] = []
-
-    def part(self, number: int, x_BTI: Tensor) -> Tensor:
-        """Queries (0), keys (1) or values (2); asked for in this order."""
-        if number == 0:
-            self.kept = list(self._all(x_BTI).split(self.sizes, -1))
-        found = self.kept[number]
-        if number == len(self.sizes) - 1:
-            self.kept = []
-        return found
-
-    def _all(self, x_BTI: Tensor) -> Tensor:
-        plain = (
-            _Dequantized.apply(x_BTI, self.weight, self.bias)
-            if self.quantized
-            else F.linear(x_BTI, self.weight, self.bias)
-        )
-        if not hasattr(self, "lora_A"):
-            return plain
-        given = _Drop.apply(x_BTI) if self.dropout else x_BTI
-        low = F.linear(given.to(self.lora_A.dtype), self.lora_A)[..., : self.lora_B.shape[1]]
-        update = F.linear(low, self.lora_B) * 2.0
-        return plain + F.pad(update, (0, sum(self.sizes) - update.shape[-1])).to(plain.dtype)
-
-
-class _Part(nn.Module):
-    def __init__(self, whole: FusedQKV, number: int) -> None:
-        super().__init__()
-        self.number = number
-        if number == 0:
-            self.whole = whole
-        else:
-            object.__setattr__(self, "whole", whole)
-
-    def forward(self, x_BTI: Tensor) -> Tensor:
-        return self.whole.part(self.number, x_BTI)
-
-
 class _Dequantized(torch.autograd.Function):
-    """x W^T with W made dense for the product and dropped: once there, once back. bitsandbytes keeps x too (MatMul4Bit, ctx.tensors)."""
+    """x W^T with W made dense for the product and dropped: once there, once back.
+
+    bitsandbytes kept x too (MatMul4Bit, `ctx.tensors = (A, B)`) until it dropped what no gradient reads. Fabric quantizes from
+    float16 (`_Linear4bit.quantize`), so under bfloat16 each dense weight is made in float16 and cast: two stand at once.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.weight = weight
         if getattr(weight, "genwright_keeps", False):
             ctx.save_for_backward(x)
-        dense = torch.empty_like(weight).copy_(weight.detach())
-        return F.linear(x, dense, bias)
+        return F.linear(x, _dense(weight), bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        dense = torch.empty_like(ctx.weight).copy_(ctx.weight.detach())
+        dense = _dense(ctx.weight)
         return gradients[0].to(dense.dtype) @ dense, None, None
+
+
+def _dense(weight: Tensor) -> Tensor:
+    made = torch.empty_like(weight).copy_(weight.detach())
+    return made.clone() if getattr(weight, "genwright_half", False) else made
 
 
 class Dense(nn.Linear):
@@ -184,29 +82,23 @@ class Dense(nn.Linear):
         return _Dequantized.apply(x.to(dtype), self.weight, self.bias)
 
 
-def quantize_(model: Any, base: str, keeps_input: bool) -> None:
-    """Every linear layer but the head; what stands outside keeps the compute type."""
+def quantize_(model: Any, base: str, profile: Profile) -> None:
+    """Every linear layer, the head only where the framework takes it too; what stands outside keeps the compute type."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and role_of(name) != "head":
+        if isinstance(module, nn.Linear) and (role_of(name) != "head" or profile.quantizes_head):
             module.__class__ = Dense
-            mark_(module.weight, genwright_base=base, genwright_keeps=keeps_input and base in KEEP_INPUT)
+            keeps = profile.keeps_quantized_input and base in KEEP_INPUT
+            mark_(module.weight, genwright_base=base, genwright_keeps=keeps, genwright_half=profile.dequantizes_half)
 
 
 def adapt_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype) -> None:
-    """Low-rank adapters where the setup wants them; one product for queries, keys and values where the framework has one."""
-    low_rank = setup.adapter not in ("full", "llama-adapter", "llama-adapter-v2")
-    targets = setup.targets if low_rank else ()
+    """Adapters where the setup wants them; one product for queries, keys and values where the framework has one."""
     if profile.fused_qkv:
-        _fuse_qkv_(model, setup, profile, dtype, targets)
-    if low_rank:
-        adapted = [
-            (name, module)
-            for name, module in model.named_modules()
-            if _is_linear(module) and _wanted(role_of(name), targets)
-        ]
-        for name, module in adapted:
-            inputs, outputs = _sizes(module)
-            _replace(model, name, LowRank(module, inputs, outputs, setup.rank, profile.dropout, dtype))
+        _fuse_qkv_(model)
+    if setup.adapter.startswith("llama-adapter"):
+        adaption_prompts_(model, dtype, whole=setup.adapter.endswith("v2"))
+    elif setup.adapter != "full":
+        _low_rank_(model, setup, profile, dtype)
     if setup.trains_embeddings:
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             if module is not None:
@@ -215,82 +107,76 @@ def adapt_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype) -> No
         for module in model.modules():
             if "Attention" in type(module).__name__:
                 module.genwright_expand = True
-    if setup.adapter.startswith("llama-adapter"):
-        _adaption_prompts_(model, setup, dtype)
 
 
-def _is_linear(module: Any) -> bool:
+def _low_rank_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype) -> None:
+    found = [(name, module) for name, module in model.named_modules() if is_linear(module)]
+    for name, module in found:
+        role = role_of(name)
+        if _wanted(role, setup.targets):
+            sizes = sizes_of(module)
+            parts = _parts(model.config, sizes[1], setup.targets) if role == "qkv" and profile.fused_qkv else ()
+            replace_(model, name, LowRank(module, sizes, setup.rank, profile.dropout, dtype, parts))
+
+
+def _parts(config: Any, outputs: int, targets: tuple[str, ...]) -> tuple[int, ...]:
+    """Outputs of queries, keys and values in one product, those that are adapted; none where all are, or nobody can tell."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    shared = heads / (getattr(text, "num_key_value_heads", None) or heads)
+    each = outputs / (1 + 2 / shared)
+    sizes = {"q": int(each), "k": int(each / shared), "v": int(each / shared)}
+    found = tuple(size for name, size in sizes.items() if name in targets)
+    return found if 0 < len(found) < len(sizes) and sum(sizes.values()) == outputs else ()
+
+
+def is_linear(module: Any) -> bool:
+    """A product with a weight, by either of its two classes."""
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def _sizes(module: Any) -> tuple[int, int]:
+def sizes_of(module: Any) -> tuple[int, int]:
+    """(inputs, outputs)."""
     return (module.in_features, module.out_features) if isinstance(module, nn.Linear) else (module.nx, module.nf)
 
 
-def _replace(model: Any, name: str, module: nn.Module) -> None:
+def replace_(model: Any, name: str, module: nn.Module) -> None:
+    """Puts a module where another stood."""
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, module)
 
 
-def _fuse_qkv_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype, targets: tuple[str, ...]) -> None:
+def _fuse_qkv_(model: Any) -> None:
     for module in list(model.modules()):
         names = [name for name in ("q_proj", "k_proj", "v_proj") if isinstance(getattr(module, name, None), nn.Linear)]
         if len(names) == 3:
-            parts = [getattr(module, name) for name in names]
-            adapted = [_wanted(letter, targets) for letter in "qkv"]
-            whole = FusedQKV(parts, setup.rank if targets else 0, adapted, profile.dropout, dtype)
+            whole = FusedQKV([getattr(module, name) for name in names])
             for number, name in enumerate(names):
-                setattr(module, name, _Part(whole, number))
+                setattr(module, name, Part(whole, number))
 
 
-def _adaption_prompts_(model: Any, setup: Setup, dtype: torch.dtype) -> None:
-    """LLaMA-Adapter (arXiv 2303.16199): ten learned positions a layer and a gate; v2 also a bias and a scale a linear layer."""
-    from genwright.models.surgery import layers_of
+PROMPT, FIRST_PROMPTED = 10, 2
+"""Learned positions of a layer, and the first layer that has them (LitGPT: adapter_prompt_length, adapter_start_layer)."""
 
+
+def adaption_prompts_(model: Any, dtype: torch.dtype, *, whole: bool) -> None:
+    """LLaMA-Adapter (arXiv 2303.16199): learned positions and a gate a head.
+
+    `whole` (V2, arXiv 2304.15010): also a scale and a shift for each product, and the norms.
+    """
     config = model.config.get_text_config()
     for number, layer in enumerate(layers_of(model)[0]):
-        if number >= 1:
-            _prompted_(layer, config, dtype)
-        if setup.adapter.endswith("v2"):
-            for name, module in list(layer.named_modules()):
-                if _is_linear(module):
-                    _replace(layer, name, _Scaled(module, dtype))
-
-
-class _Scaled(nn.Module):
-    """y = scale * (W x + bias), both learned   (LLaMA-Adapter V2, arXiv 2304.15010)."""
-
-    def __init__(self, base: Any, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.base = base
-        self.scale, self.shift = (nn.Parameter(torch.empty(_sizes(base)[1], dtype=dtype)) for _ in range(2))
-        for parameter in (self.scale, self.shift):
-            mark_(parameter, genwright_adapter=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale * (self.base(x) + self.shift)
-
-
-def _prompted_(layer: Any, config: Any, dtype: torch.dtype) -> None:
-    """Adds gate * softmax(q K^T) V over ten learned keys to what attention gives."""
-    width = config.hidden_size
-    layer.prompt, layer.gate = (
-        nn.Parameter(torch.empty(size, dtype=dtype)) for size in ((10, width), (1, 1, config.num_attention_heads, 1))
-    )
-    layer.prompt.genwright_adapter = layer.gate.genwright_adapter = True
-    attention = next(module for name, module in layer.named_children() if "attn" in name or "attention" in name)
-
-    def add(_: Any, __: Any, out: Any) -> Any:
-        hidden = out[0] if isinstance(out, tuple) else out
-        batch, length = hidden.shape[:2]
-        heads = config.num_attention_heads
-        query = hidden.view(batch, length, heads, -1).transpose(1, 2)
-        keys = layer.prompt.view(1, 10, heads, -1).transpose(1, 2).expand(batch, -1, -1, -1).to(query.dtype)
-        more = F.scaled_dot_product_attention(query, keys, keys).transpose(1, 2)
-        hidden = hidden + (layer.gate.to(more.dtype) * more).reshape(hidden.shape)
-        return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
-
-    attention.register_forward_hook(add)
+        if number >= FIRST_PROMPTED:
+            attention = next(module for name, module in layer.named_children() if "attn" in name or "attention" in name)
+            attention.genwright_prompt = adapter_parameter(1, PROMPT, config.hidden_size, dtype=dtype)
+            attention.genwright_gate = adapter_parameter(1, 1, config.num_attention_heads, 1, dtype=dtype)
+    if not whole:
+        return
+    for name, module in [(name, module) for name, module in model.named_modules() if is_linear(module)]:
+        replace_(model, name, Scaled(module, sizes_of(module)[1], dtype))
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.requires_grad_(True)
 
 
 class _FusedNorm(torch.autograd.Function):

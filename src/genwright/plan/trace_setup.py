@@ -10,31 +10,33 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface, AutoConfig
+from transformers import AutoConfig
 from transformers.initialization import no_init_weights
 
 from genwright.models.families import family_of
 from genwright.models.load import build_model
 from genwright.models.surgery import layers_of
+from genwright.plan.attention import attention_name
 from genwright.plan.frameworks import Profile
+from genwright.plan.losses import loss_of
 from genwright.plan.pieces import Pieces, Segment, Weight
 from genwright.plan.recorder import Cuts, Recorder
 from genwright.plan.setup import Setup
-from genwright.plan.surgery import BITS_OF_BASE, adapt_, fuse_norms_, quantize_
+from genwright.plan.surgery import BITS_OF_BASE, FIRST_PROMPTED, adapt_, fuse_norms_, quantize_
 
 TRACED_LAYERS = 3
 """Of each stack: the first, one that stands for all in the middle, the last."""
-LOSS_CHUNKS = 8
+UNLIKE_LAYERS = {"llama-adapter": FIRST_PROMPTED, "llama-adapter-v2": FIRST_PROMPTED}
+"""First layers that an adapter leaves as they are: traced apart."""
 COMPUTE = {
     "fp32": torch.float32, "bf16": torch.bfloat16, "bf16-true": torch.bfloat16, "fp16": torch.float16, "fp16-true": torch.float16,
 }  # fmt: skip
@@ -43,7 +45,7 @@ COMPUTE = {
 def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, depth: int = TRACED_LAYERS) -> Pieces:
     """`config` is a plain config with its `model_type`. `depth` layers are traced, or all where there are fewer."""
     full = _config(config)
-    small, stacks = _shrunk(full, depth)
+    small, stacks = _shrunk(full, depth + UNLIKE_LAYERS.get(setup.adapter, 0))
     splits = _split(small, setup.tensor_degree)
     with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
         model = _model(small, setup, profile)
@@ -177,7 +179,7 @@ def _model(config: Any, setup: Setup, profile: Profile) -> Any:
     if not full:
         model.requires_grad_(False)
         if setup.base:
-            quantize_(model, setup.base, profile.keeps_quantized_input)
+            quantize_(model, setup.base, profile)
         adapt_(model, setup, profile, dtype)
     elif profile.fused_qkv:
         adapt_(model, setup, profile, dtype)
@@ -200,7 +202,7 @@ def _experts(config: Any) -> int:
 
 
 def _built(config: Any, dtype: torch.dtype, setup: Setup) -> Any:
-    names = [_attention_name(setup.attention), "eager" if setup.attention == "eager" else "sdpa", "eager"]
+    names = [attention_name(setup.attention), "eager" if setup.attention == "eager" else "sdpa", "eager"]
     if family_of(config) == "encoder-decoder":
         names = names[1:]
     for name in names:
@@ -314,7 +316,7 @@ def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Pro
         with _saved_elsewhere(setup.offload_activations):
             hidden = _hidden(model, batch)
         recorder.cut("loss", -1, 0)
-        loss, logits = _loss(model, hidden, batch["labels"], profile, setup.compile)
+        loss, logits = loss_of(model, hidden, batch["labels"], profile, setup.compile)
         del hidden
         held = logits if profile.holds_logits else None
         del logits
@@ -341,123 +343,3 @@ def _hidden(model: Any, batch: dict[str, Tensor]) -> Tensor:
     given = {name: value for name, value in batch.items() if name != "labels"}
     out = model.base_model(**given)
     return out.last_hidden_state if hasattr(out, "last_hidden_state") else out[0]
-
-
-def _loss(model: Any, hidden_BTD: Tensor, labels_BT: Tensor, profile: Profile, compiled: bool) -> tuple[Tensor, Any]:
-    """The loss, and the logits that it was computed from."""
-    head = nn.Identity() if model.base_model is model else model.get_output_embeddings()
-    if head is None:
-        return hidden_BTD.float().mean(), None
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    logits_of: Callable[[Tensor], Tensor] = lambda hidden: torch.tanh(head(hidden) / cap) * cap if cap else head(hidden)
-    kind = COMPILED.get(profile.logits, profile.logits) if compiled else profile.logits
-    return LOSSES[kind](logits_of, hidden_BTD, labels_BT)
-
-
-def _cross_entropy(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
-    return F.cross_entropy(logits_BTV.flatten(0, -2), labels_BT.flatten())
-
-
-Loss = tuple[Tensor, Any]
-
-
-def _all_fp32(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
-    logits = logits_of(hidden).float()
-    return _cross_entropy(logits, labels), logits
-
-
-def _all_fp32_shifted(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
-    logits = logits_of(hidden).float()
-    return _cross_entropy(logits[:, :-1].contiguous(), labels[:, 1:].contiguous()), logits
-
-
-def _all_compute(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
-    logits = logits_of(hidden)
-    return _cross_entropy(logits, labels), logits
-
-
-def _chunked(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
-    chunks = [logits_of(part) for part in hidden.chunk(LOSS_CHUNKS, 1)]
-    losses = [
-        _cross_entropy(chunk.float(), part) for chunk, part in zip(chunks, labels.chunk(LOSS_CHUNKS, 1), strict=True)
-    ]
-    return torch.stack(losses).sum(), chunks
-
-
-def _chunked_fp32(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
-    chunks = [logits_of(part) for part in hidden.split(128, 1)]
-    chunks = [chunk.float() for chunk in chunks]
-    pairs = zip(chunks, labels.split(128, 1), strict=True)
-    losses = [F.cross_entropy(chunk.flatten(0, -2), part.flatten(), reduction="none") for chunk, part in pairs]
-    return torch.cat(losses).mean(), chunks
-
-
-def _piecewise(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
-    """Each piece's logits are made again in the backward: none are kept."""
-    run = lambda part, answer: _cross_entropy(logits_of(part).float(), answer)
-    parts = zip(hidden.chunk(LOSS_CHUNKS, 1), labels.chunk(LOSS_CHUNKS, 1), strict=True)
-    return torch.stack([checkpoint(run, *pair, use_reentrant=False) for pair in parts]).sum(), None
-
-
-class _FusedCrossEntropy(torch.autograd.Function):
-    """Softmax and its logarithm in one kernel each way: keeps the logits and a number a row."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, logits.new_empty(logits.shape[:-1], dtype=torch.float32))
-        return logits.new_empty((), dtype=torch.float32)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return torch.empty_like(ctx.saved_tensors[0]).copy_(ctx.saved_tensors[0])
-
-
-def _fused_softmax(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
-    logits = logits_of(hidden)
-    return _FusedCrossEntropy.apply(logits), logits
-
-
-def _chunked_fused(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Loss:
-    chunks = [logits_of(part) for part in hidden.chunk(LOSS_CHUNKS, 1)]
-    return torch.stack([_FusedCrossEntropy.apply(chunk) for chunk in chunks]).sum(), chunks
-
-
-COMPILED = {"chunked": "chunked-fused", **dict.fromkeys(("fp32", "fp32-shift", "compute", "learned"), "fused-softmax")}
-"""What torch.compile makes of a loss: softmax and its logarithm in one kernel."""
-LOSSES: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Loss]] = {
-    "fp32": _all_fp32, "fp32-shift": _all_fp32_shifted, "compute": _all_compute, "chunked": _chunked, "chunked-fp32": _chunked_fp32,
-    "fused": _piecewise, "learned": _all_fp32, "chunked-fused": _chunked_fused, "fused-softmax": _fused_softmax,
-}  # fmt: skip
-
-
-def _attention_name(choice: str) -> str:
-    return "genwright-plan-eager" if choice == "eager" else "genwright-plan"
-
-
-def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float | None = None,
-    dropout: float = 0.0, softcap: float | None = None, eager: bool = False, **_: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
-    """What a GPU runs: one kernel where it can, else products in the open (also where scores are capped)."""
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    causal = bool(getattr(module, "is_causal", True))
-    shared = query.shape[1] // key.shape[1]
-    if (eager or softcap or getattr(module, "genwright_expand", False)) and shared > 1:
-        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-        shared = 1
-    if not eager and not softcap:
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, is_causal=causal, dropout_p=0.0, scale=scale, enable_gqa=shared > 1
-        )
-        return mixed.transpose(1, 2).contiguous(), None
-    scores = query @ key.transpose(2, 3) * scale
-    scores = torch.tanh(scores / softcap) * softcap if softcap else scores
-    hidden = torch.ones(query.shape[2], key.shape[2], dtype=query.dtype).triu(1) if causal else None
-    scores = scores + hidden if hidden is not None else scores
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, dropout) if dropout else weights
-    return (weights @ value).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register("genwright-plan", _attend)
-AttentionInterface.register("genwright-plan-eager", partial(_attend, eager=True))

@@ -40,10 +40,10 @@ def placed_weights(pieces: Pieces, pipeline: int = 1) -> list[Placed]:
 
 
 def stand_in(layer: int, whole: int, traced: int) -> int:
-    """Which traced layer equals this one."""
-    if whole <= traced or layer == 0:
+    """Which traced layer equals this one: the first ones themselves, the last the last, the one before it all between."""
+    if whole <= traced or layer < traced - 2:
         return layer
-    return traced - 1 if layer == whole - 1 else traced // 2
+    return traced - 1 if layer == whole - 1 else traced - 2
 
 
 def trace_of(step: Step, notes: tuple[str, ...]) -> Trace:
