@@ -21,6 +21,7 @@ from genwright.data.sources import read_rows
 from genwright.data.templates import Encoded
 from genwright.engine.recipe import Recipe
 from genwright.improve.placing import memory_bytes
+from genwright.improve.planning import plan_rung
 from genwright.improve.workshop import Workshop
 from genwright.models.load import load_config, load_tokenizer
 from genwright.models.sources import cache_folder, cached, locate
@@ -55,7 +56,7 @@ def plan_project(spec: Any, base: Path) -> dict[str, Any]:
                 workshop.rows("train"), workshop.tokenizer, max_tokens=workshop.max_tokens, capacity=spec.adapt.pack_tokens,
                 format=scope["format"],
             ).to_json()  # fmt: skip
-        planned = {rung: workshop.plan(rung) for rung in workshop.ladder}
+        planned = {rung: plan_rung(workshop, rung) for rung in workshop.ladder}
         plan["rungs"] = [{"name": rung, "planned": estimate.to_json()} for rung, estimate in planned.items()]
         plan["fits"] = all(estimate.quantities["host_bytes"].low <= memory_bytes(spec) for estimate in planned.values())
         plan["notes"] += told

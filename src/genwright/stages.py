@@ -19,10 +19,12 @@ from genwright.data.sources import read_rows
 from genwright.data.splits import check_leakage, split
 from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
 from genwright.export.handover import hand_over, hand_over_served
+from genwright.improve.attempting import publish
 from genwright.improve.climbing import climb_project
+from genwright.improve.judging import groups_of, judge
 from genwright.improve.placing import memory_bytes, placement_of
 from genwright.improve.selecting import TryOut
-from genwright.improve.workshop import Workshop, groups_of
+from genwright.improve.workshop import Workshop
 from genwright.models.cards import write_card
 from genwright.models.choose import choose_model
 from genwright.project.apply import Context
@@ -77,7 +79,7 @@ def adapt(context: Context) -> dict[str, Any]:
     climbed = climb_project(workshop)
     for rung in climbed["rungs"]:
         if not rung["skipped"]:
-            workshop.publish(rung["name"], context.out)
+            publish(workshop, rung["name"], context.out)
     return climbed
 
 
@@ -86,7 +88,7 @@ def evaluate(context: Context) -> dict[str, Any]:
     workshop = Workshop.of(context, made=context.inputs["adapt"])
     adapted = workshop.adapted()
     rows, metric = workshop.rows("test"), METRICS[workshop.metric]
-    judged = {name: workshop.judge(name, rows, split="test") for name in adapted["climbed"]}
+    judged = {name: judge(workshop, name, rows, split="test") for name in adapted["climbed"]}
     for name, judgement in judged.items():
         judgement.write(context.out / f"predictions-{name}.jsonl", rows)
     chosen, groups = judged[adapted["chosen"]], groups_of(rows)

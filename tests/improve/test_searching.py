@@ -12,9 +12,11 @@ from tests.e2e.tiny import write_model
 
 from genwright.base.events import Events
 from genwright.improve import failures
+from genwright.improve.attempting import attempt
 from genwright.improve.budget import Meter, OutOfBudget, cost, seconds_left, spent_seconds
 from genwright.improve.climbing import climb_project
 from genwright.improve.halving import Round, halve, rounds, work
+from genwright.improve.planning import plan_rung
 from genwright.improve.prompts import instructed, instructions, prompts
 from genwright.improve.workshop import Workshop
 from genwright.project.spec import override
@@ -98,7 +100,9 @@ def test_a_climb_with_searches_never_reads_the_test_rows_and_repeats_nothing(
     rank = json.loads((tmp_path / "made" / "lora-search" / "adapter" / "adapter_config.json").read_text())["r"]
     assert rank == chosen["rank"]
     assert len(first["errors"]["changes"]) == 2
-    monkeypatch.setattr(Workshop, "_make", lambda *_, **__: pytest.fail("a finished rung was made again"))
+    monkeypatch.setattr(
+        "genwright.improve.attempting.make", lambda *_, **__: pytest.fail("a finished rung was made again")
+    )
     assert climb_project(shop(*changes)) == first
 
 
@@ -126,10 +130,10 @@ def test_a_killed_search_goes_on_with_the_trials_it_has(
 
 def test_a_rung_out_of_budget_stops_inside_and_has_no_score(shop: Callable[..., Workshop], tmp_path: Path) -> None:
     made = shop()
-    planned = made.plan("lora")
-    attempt = made.attempt("lora", planned, seconds=0.0)
-    assert attempt["skipped"].startswith("lora: stopped") and "score" not in attempt
-    assert attempt["spent_seconds"] >= 0 and made.until == float("inf")
+    planned = plan_rung(made, "lora")
+    stopped = attempt(made, "lora", planned, seconds=0.0)
+    assert stopped["skipped"].startswith("lora: stopped") and "score" not in stopped
+    assert stopped["spent_seconds"] >= 0 and made.until == float("inf")
     made.until = 0.0
     with pytest.raises(OutOfBudget):
         made.within_budget()

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from genwright.base.errors import DataError, DoesNotFit, RecipeError
+from genwright.improve.judging import judge
 from genwright.improve.placing import memory_bytes, placement_of
+from genwright.improve.planning import refuse_what_does_not_fit
 from genwright.improve.workshop import Workshop
 from genwright.plan.estimate import Estimate, Range
 from genwright.project.spec import spec_from_text
@@ -39,14 +41,14 @@ def test_a_rung_that_does_not_fit_is_refused_with_its_breakdown(tmp_path: Path) 
     with pytest.raises(
         DoesNotFit, match=r"(?s)lora needs 3 GiB of memory \(weights 2 GiB, activations 1 GiB\).*has 2 GiB.*lower adapt"
     ):
-        small._refuse_what_does_not_fit("lora", planned)
-    small._refuse_what_does_not_fit("lora", Estimate({"host_bytes": exactly(2**30)}))
+        refuse_what_does_not_fit(small, "lora", planned)
+    refuse_what_does_not_fit(small, "lora", Estimate({"host_bytes": exactly(2**30)}))
 
 
 def test_a_disk_that_is_too_small_is_said_before_it_is_full(tmp_path: Path) -> None:
     planned = Estimate({"host_bytes": exactly(1.0), "disk_bytes": exactly(1e18)})
     with pytest.raises(DoesNotFit, match=r"(?s)lora needs .* of disk.*genwright clean"):
-        workshop(tmp_path)._refuse_what_does_not_fit("lora", planned)
+        refuse_what_does_not_fit(workshop(tmp_path), "lora", planned)
 
 
 @pytest.mark.parametrize(
@@ -75,4 +77,4 @@ def test_an_objective_that_cannot_learn_from_the_rows_is_refused(tmp_path: Path)
 
 def test_judging_without_rows_says_how_to_get_some(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)no validation rows to judge on.*validation_fraction"):
-        workshop(tmp_path).judge("zero-shot", [], split="validation")
+        judge(workshop(tmp_path), "zero-shot", [], split="validation")

@@ -7,24 +7,26 @@ from typing import Any
 
 from genwright.base.errors import BadRequest
 from genwright.catalogue.parts import METRICS
+from genwright.improve import attempting
 from genwright.improve.budget import cost, seconds_left, spent_seconds
 from genwright.improve.failures import error_analysis
 from genwright.improve.ladder import Rung, Tried, climb
+from genwright.improve.planning import plan_rung
 from genwright.improve.workshop import Workshop
 
 
 def climb_project(workshop: Workshop) -> dict[str, Any]:
     """Adapt's summary. Errors: BadRequest when the budget affords no rung at all; whatever an attempt raises."""
     spec, metric = workshop.spec, METRICS[workshop.metric]
-    planned = {name: workshop.plan(name) for name in workshop.ladder}
+    planned = {name: plan_rung(workshop, name) for name in workshop.ladder}
     attempts: dict[str, dict[str, Any]] = {}
 
     def attempt(name: str, left: Mapping[str, float]) -> Tried:
-        done = workshop.attempt(name, planned[name], seconds=seconds_left(left, spec.hardware))
+        done = attempting.attempt(workshop, name, planned[name], seconds=seconds_left(left, spec.hardware))
         attempts[name] = done
         return tried(done, spec, metric.higher_is_better)
 
-    finished = lambda name: (workshop.made / name / "attempt.json").exists()
+    finished = lambda name: (workshop.made / name / attempting.FINISHED).exists()
     rungs = [
         Rung(
             name, cost(estimate.quantities["seconds"].high, spec.hardware),

@@ -14,7 +14,7 @@ from genwright.engine.recipe import Recipe
 from genwright.improve.halving import halve, rounds, work
 from genwright.improve.prompts import Prompt, numbers_of_examples, prompts
 from genwright.improve.solution import Answering, Solution
-from genwright.improve.training import train_to_end
+from genwright.improve.training import Job, train_to_end
 from genwright.plan.estimate import Estimate, Range
 
 RANKS = (4, 16, 64)
@@ -89,12 +89,10 @@ def with_rank(recipe: Recipe, rank: int, learning_rate: float) -> Recipe:
     return dataclasses.replace(recipe, adapter=dataclasses.replace(adapter, rank=rank), learning_rate=learning_rate)
 
 
-def search_lora(workshop: Any, rung: str, folder: Path, within: Callable[[], None]) -> None:
+def search_lora(job: Job, folder: Path, within: Callable[[], None]) -> None:
     """Note the rank and the rate of the lowest validation loss; `lora_chosen` puts them into the recipe."""
     if _noted(folder) is not None:
         return
-    recipe = workshop.recipe(rung)
-    job = workshop.job(rung, folder, workshop.place(rung))
 
     def loss(candidate: _Shown, steps: int) -> float:
         within()
@@ -108,9 +106,9 @@ def search_lora(workshop: Any, rung: str, folder: Path, within: Callable[[], Non
         return float(measured["validation"][-1][1])
 
     measure = lambda candidate, steps: _kept(folder, [str(candidate), steps], lambda: loss(candidate, steps))
-    shown = [_Shown(candidate) for candidate in lora_candidates(recipe)]
+    shown = [_Shown(candidate) for candidate in lora_candidates(job.recipe)]
     best, told = halve(
-        shown, recipe.steps, measure, factor=LORA_FACTOR, least=LEAST_STEPS, higher_is_better=False
+        shown, job.recipe.steps, measure, factor=LORA_FACTOR, least=LEAST_STEPS, higher_is_better=False
     )  # fmt: skip
     _note(folder, {"rank": best.rank, "learning_rate": best.recipe.learning_rate}, told)
 

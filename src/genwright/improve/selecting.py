@@ -22,8 +22,10 @@ from genwright.base.errors import DataError, GenwrightError
 from genwright.catalogue.parts import METRICS
 from genwright.data.formats import Row
 from genwright.evaluate.statistics import bootstrap, paired
+from genwright.improve.judging import groups_of, judge
+from genwright.improve.planning import plan_answers
 from genwright.improve.solution import write_solution
-from genwright.improve.workshop import Workshop, groups_of, reference
+from genwright.improve.workshop import Workshop, reference
 from genwright.models.choose import Had
 from genwright.models.families import Head
 from genwright.models.load import load_model, load_tokenizer
@@ -93,7 +95,7 @@ class TryOut:
 
     def _tried(self, shop: Workshop, one: Had, line: dict[str, Any]) -> Trial:
         rows = self._sample(shop)
-        line["planned"] = _planned(shop.plan_answers(), len(shop.judged_on))
+        line["planned"] = _planned(plan_answers(shop), len(shop.judged_on))
         if one.family == "encoder" and not shop.reads:
             if not rows[0].label:
                 return Trial(
@@ -109,11 +111,11 @@ class TryOut:
             return Trial(line | {"measured": {"seconds_per_answer": measured.seconds / len(rows)}}, scores)
         judged = {}
         for way, examples in (("zero-shot", 0), *(() if shop.reads else (("few-shot", self.spec.adapt.examples),))):
-            head = shop.read_head if shop.reads else Head()
+            head = shop.head if shop.reads else Head()
             (shop.made / way).mkdir()
             write_solution(shop.made / way, form="prompt", examples=examples, head=head)
             try:
-                judged[way] = shop.judge(way, rows, split="trial")
+                judged[way] = judge(shop, way, rows, split="trial")
             except DataError as error:  # the examples may not fit the model's context; the question alone did
                 if not judged:
                     raise
