@@ -42,7 +42,7 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
         house = call("genwright.serve.house:build", spec, base, say=terminal.say)
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve", "Serving") from None
-    asyncio.run(_serve(house, spec, base, arguments, terminal))
+    call("genwright.serve.server:run", _serve(house, spec, base, arguments, terminal))
     return 0
 
 

@@ -11,7 +11,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +71,7 @@ class Record:
 
 
 COLUMNS = tuple(field.name for field in fields(Record))
+_VALUES = attrgetter(*COLUMNS)
 _TYPES = {
     "str": "TEXT",
     "float": "REAL",
@@ -101,7 +103,7 @@ class Meter:
 
     def add(self, record: Record) -> None:
         """Keep a record, and add it to what /metrics tells."""
-        self._queue.put((INSERT, tuple(asdict(record)[name] for name in COLUMNS)))
+        self._queue.put((INSERT, _VALUES(record)))
         total = self.totals.setdefault(
             (record.expert or "base", record.outcome, record.engine), dict.fromkeys(TOLD, 0.0)
         )
