@@ -32,7 +32,7 @@ VERBS = {
     "tasks": "the kinds of work a project can be for",
     "models": "the catalogue of models: list, show, pull",
     "devices": "the catalogue of devices",
-    "data": "look at data before learning from it: show",
+    "data": "look at data before learning from it: show, check",
     "clean": "list, and with --yes remove, what no stage needs",
     "doctor": "what this machine has, what is missing, how to get it",
 }

@@ -46,7 +46,7 @@ def read_rows(path: Path | str, *, format: str = "auto", columns: Mapping[str, s
     if format != "auto" and format not in FORMATS:
         raise unknown_name("row format", format, ["auto", *FORMATS])
     files = files_of(path)
-    records = [(place, _renamed(value, columns or {}, place)) for file in files for place, value in _records(file)]
+    records = [(place, _renamed(value, columns or {}, place)) for file in files for place, value in records_of(file)]
     if not records:
         raise DataError(f"{path} is empty: it has no rows.", wanted="at least one row")
     named = format if format != "auto" else recognised(records)
@@ -122,7 +122,8 @@ def _json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is not JSON: {error}", do="save the data set again") from error
 
 
-def _records(path: Path) -> Iterator[Record]:
+def records_of(path: Path) -> Iterator[Record]:
+    """(place, the row as it stands there) of each row of one file. Errors: DataError."""
     if path.suffix.lower() not in READERS:
         raise DataError(f"{path}: files ending in '{path.suffix}' are not read.", wanted=", ".join(READERS))
     return READERS[path.suffix.lower()](path)
