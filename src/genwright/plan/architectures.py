@@ -9,21 +9,39 @@ from typing import Any
 from genwright.base.errors import ModelError
 from genwright.catalogue.architectures import architecture
 
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+"""Where configs keep the longest row."""
+
 
 def config_of(model: str | dict[str, Any]) -> dict[str, Any]:
     """A plain config with its `model_type`. Errors: ModelError, UnknownName with the nearest name."""
     if isinstance(model, dict):
-        return _checked(dict(model), "The config")
+        return _traceable(_checked(dict(model), "The config"))
     path = Path(model)
     if path.suffix == ".json" or path.is_dir():
-        return _read(path if path.suffix == ".json" else path / "config.json")
-    return dict(architecture(model).config)
+        return _traceable(_read(path if path.suffix == ".json" else path / "config.json"))
+    return _traceable(dict(architecture(model).config))
+
+
+def _traceable(config: dict[str, Any]) -> dict[str, Any]:
+    """An MPT as the GPT-2 of its sizes: the same products, and attention that is fused, as MPTs are trained (llm-foundry).
+
+    transformers' own class writes every score out. ALiBi's slopes become learned positions, under 0.2 % of the weights.
+    """
+    if config["model_type"] != "mpt":
+        return config
+    width, ratio = config.get("d_model", 2048), config.get("expansion_ratio", 4)
+    return {
+        "model_type": "gpt2", "n_embd": width, "n_layer": config.get("n_layers", 24), "n_head": config.get("n_heads", 16),
+        "n_inner": int(width * ratio), "n_positions": config.get("max_seq_len", 2048), "vocab_size": config.get("vocab_size", 50368),
+        "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+    }  # fmt: skip
 
 
 def context_of(config: dict[str, Any]) -> int:
     """The longest row that the config allows; 0: any."""
     text = config.get("text_config") or config
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
+    for key in POSITIONS:
         if text.get(key):
             return int(text[key])
     return 0

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genwright.base.errors import RecipeError
 from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import Placed, place
-from genwright.plan.architectures import context_of
+from genwright.plan.architectures import POSITIONS, context_of
 from genwright.plan.config_hub import config_hub
 from genwright.plan.setup import Setup
 
@@ -100,7 +99,8 @@ def training_row(row: Mapping[str, str]) -> TrainingRow:
     values = _adaptation(row) | _devices(row, said, placed, framework, notes) | _choices(row, said)
     values |= _sizes(row, said, values, framework, context_of(found.config), notes)
     values |= config_hub(row.get("adapter_detail") or "", values["micro_batch"], values["count"])
-    setup = Setup(model=found.config, framework=framework, objective=_objective(row), **values)
+    config = _reaching(found.config, values["seq_len"], notes)
+    setup = Setup(model=config, framework=framework, objective=_objective(row), **values)
     return TrainingRow(setup, placed, tuple(notes), "micro" in (row.get("step_unit") or "").casefold())
 
 
@@ -331,6 +331,15 @@ def _strategy(row: Mapping[str, str], said: str, framework: str, adapted: bool, 
     return chosen
 
 
+def _reaching(config: dict[str, Any], tokens: int, notes: list[str]) -> dict[str, Any]:
+    """A config whose positions are enough for a row that was run: who trains from a config sets them."""
+    context = context_of(config)
+    if not context or tokens <= context:
+        return config
+    notes.append(f"{tokens} tokens where the model's own config has {context} positions: planned with as many")
+    return {**config, **{key: tokens for key in POSITIONS if config.get(key)}}
+
+
 def _sizes(
     row: Mapping[str, str], said: str, values: dict[str, Any], framework: str, context: int, notes: list[str]
 ) -> dict[str, Any]:
@@ -342,13 +351,6 @@ def _sizes(
         tokens = SEQUENCE_DEFAULT.get(framework, ELSEWHERE_TOKENS)
         tokens = min(tokens, context or tokens)
         notes.append(f"seq_len not stated: {tokens}")
-    if context and tokens > context:
-        raise RecipeError(
-            f"The model reads at most {context} tokens.",
-            wanted=f"seq_len up to {context}",
-            found=str(tokens),
-            do="shorten it",
-        )
     split = values["tensor_degree"] * values["pipeline_degree"] * values["context_degree"]
     data = max(1, values["count"] // split)
     whole, rows, times = (int(number(row.get(name))) for name in ("global_batch", "micro_batch", "grad_accum"))
