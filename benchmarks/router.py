@@ -1,0 +1,87 @@
+"""Routing on held-out queries: experts of public subjects and tasks, and queries that belong to none. Writes results/router.json.
+
+    python benchmarks/router.py --data FOLDER [--out benchmarks/results]
+
+`far`: the none-queries are of other data sets. `near`: of subjects and tasks of the same collections that are no expert here
+(leave-experts-out), where a sibling subject is often a fair choice. Three draws of experts each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from genwright.serve.contracts import AUTO, Request
+from genwright.serve.embed import packaged_embedder
+from genwright.serve.expert_profile import profile_of
+from genwright.serve.router import CentroidRouter, confusion
+from machine import machine
+from routing_sets import texts_by_set
+
+TESTED = 30
+DRAWS = 3
+
+
+def main() -> None:
+    """10 and 40 experts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    embedder = packaged_embedder()
+    sets = texts_by_set(arguments.data)
+    own = [name for name in sets if name.startswith(("bbh:", "mmlu:")) or name == "banking"]
+    intents = [name for name in sets if name.startswith("intent:")]
+    far = [name for name in sets if name not in own and name not in intents]
+    profiles = {name: profile_of(sets[name][TESTED:], embedder, name=name) for name in own + intents}
+    results: dict[str, Any] = {"machine": machine(), "tested_each": TESTED, "most_tokens": embedder.most_tokens}
+    for kind, pool in (("mixed", own), ("mmlu", [n for n in own if n.startswith("mmlu:")]), ("intents", intents)):
+        for count in (10, 40):
+            draws = [_draw(embedder, sets, profiles, pool, far, count, seed) for seed in range(DRAWS)]
+            results[f"{kind}-{count}"] = draws
+            print(kind, count, json.dumps(draws), flush=True)
+    (arguments.out / "router.json").write_text(json.dumps(results, indent=1))
+
+
+def _draw(
+    embedder: Any, sets: dict[str, list[str]], profiles: dict[str, Any], pool: list[str], far: list[str], count: int, seed: int
+) -> dict[str, float]:  # fmt: skip
+    names = random.Random(seed).sample(sorted(pool), count)
+    began = time.perf_counter()
+    router = CentroidRouter(embedder, [profiles[name] for name in names])
+    fit_seconds = time.perf_counter() - began
+    right = confusion(router, {name: sets[name][:TESTED] for name in names})
+    near = confusion(router, {name: sets[name][:TESTED] for name in pool if name not in names})
+    other = confusion(router, {name: sets[name][:TESTED] for name in far})
+    total = sum(sum(row.values()) for row in right.values())
+    routed = sum(sum(hits for who, hits in row.items() if who) for row in right.values())
+    good = sum(row.get(name, 0) for name, row in right.items())
+    return {
+        "correct": good / total, "correct_of_routed": good / max(routed, 1), "abstain_far": _abstained(other),
+        "abstain_near": _abstained(near), "fit_seconds": fit_seconds,
+        **_latency(router, [text for name in names for text in sets[name][:TESTED]][:300]),
+    }  # fmt: skip
+
+
+def _abstained(found: dict[str, dict[str, int]]) -> float:
+    rows = list(found.values())
+    return sum(row.get("", 0) for row in rows) / max(1, sum(sum(row.values()) for row in rows))
+
+
+def _latency(router: CentroidRouter, texts: list[str]) -> dict[str, float]:
+    spent = []
+    for text in texts:
+        router.embedder._kept.clear()
+        began = time.perf_counter()
+        router.route(Request("chat", AUTO, ({"role": "user", "content": text},)), None)
+        spent.append(1e3 * (time.perf_counter() - began))
+    return {"p50_ms": statistics.median(spent), "p90_ms": statistics.quantiles(spent, n=10)[-1]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Which expert answers a query: a linear head over meaning and words, nearness to the expert's own texts, and a calibrated no.
+
+    score of an expert = logit + NEAR * cosine to its nearest centroid
+
+The head is multinomial with one class more: `background`, what people ask when no expert is meant. A query whose best score is
+below the threshold goes to the base. Thresholds come from queries that no expert was trained on (split conformal): each expert
+gives up at most `lose` of its own, and more, up to `most_lost`, where that is needed to route wrongly at most `false_routes` of
+held-out background. A conversation stays with its expert unless another beats it clearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genwright.serve.background import sentences
+from genwright.serve.clusters import Array, at_most, logistic, unit
+from genwright.serve.contracts import AUTO, BASE, Request, Route
+from genwright.serve.embed import Embedder
+from genwright.serve.expert_profile import ExpertProfile
+from genwright.serve.words import hashed, rarity
+
+NEAR = 8.0
+STAYS = 1.5
+"""By how much another expert's score must beat that of the one a conversation has."""
+
+SHORT_WORDS = 4
+"""A turn with at most this many words says little of its own: it is read together with the turn before it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the thresholds are set for."""
+
+    lose: float = 0.02
+    """Share of an expert's own queries that may go to the base."""
+    false_routes: float = 0.05
+    """Share of background that may go to an expert."""
+    most_lost: float = 0.05
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Everything that a decision needs: it is replaced whole when the library changes, never changed. N experts, F features."""
+
+    names: tuple[str, ...]
+    weight_FC: npt.NDArray[np.float32]
+    bias_C: npt.NDArray[np.float32]
+    centroids_KD: npt.NDArray[np.float32]
+    owner_K: npt.NDArray[np.int64]
+    rarity_W: npt.NDArray[np.float32]
+    threshold_N: npt.NDArray[np.float64]
+    lost: float
+    """Share of held-out queries of experts that go to the base."""
+    false_routes: float
+    """Share of held-out background that goes to an expert."""
+
+    def features(self, vectors_BD: npt.ArrayLike, words_BW: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """(B, D + W)."""
+        return features(vectors_BD, words_BW, self.rarity_W)
+
+    def scores(self, vectors_BD: npt.ArrayLike, words_BW: npt.ArrayLike) -> Array:
+        """(B, N)."""
+        return scores(self, np.asarray(vectors_BD, np.float32), self.features(vectors_BD, words_BW))
+
+
+def features(vectors_BD: npt.ArrayLike, words_BW: npt.ArrayLike, rarity_W: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Meaning and words, each of length 1."""
+    return np.hstack([np.asarray(vectors_BD), unit(np.asarray(words_BW) * rarity_W)]).astype(np.float32)
+
+
+def scores(fitted: Fitted, vectors_BD: npt.NDArray[np.float32], features_BF: npt.NDArray[np.float32]) -> Array:
+    """(B, N): see the top of this file."""
+    cosine_BK = vectors_BD @ fitted.centroids_KD.T
+    near_BN = np.stack([cosine_BK[:, fitted.owner_K == one].max(1) for one in range(len(fitted.names))], 1)
+    logit_BC = features_BF @ fitted.weight_FC + fitted.bias_C
+    return np.asarray(logit_BC[:, : len(fitted.names)] + NEAR * near_BN, np.float64)
+
+
+def fit(profiles: Sequence[ExpertProfile], background: Background, wanted: Wanted = Wanted()) -> Fitted | None:
+    """A head and thresholds for these experts; None for none."""
+    if not profiles:
+        return None
+    count = len(profiles)
+    rare = rarity(np.vstack([*(one.train_words_VW for one in profiles), background.train_words]))
+    parts = [features(one.train_VD, one.train_words_VW, rare) for one in profiles]
+    parts.append(features(background.train, background.train_words, rare))
+    label = np.concatenate([[place] * len(part) for place, part in enumerate(parts)])
+    weight, bias = logistic(np.vstack(parts), label, count + 1)
+    bare = Fitted(
+        tuple(one.name for one in profiles), weight.astype(np.float32), bias.astype(np.float32),
+        np.vstack([one.centroids_KD for one in profiles]),
+        np.concatenate([[place] * len(one.centroids_KD) for place, one in enumerate(profiles)]),
+        rare, np.zeros(count), 0.0, 0.0,
+    )  # fmt: skip
+    return _with_thresholds(bare, profiles, background, wanted)
+
+
+def _with_thresholds(
+    fitted: Fitted, profiles: Sequence[ExpertProfile], background: Background, wanted: Wanted
+) -> Fitted:
+    own = [fitted.scores(one.calibration_VD, one.calibration_words_VW)[:, place] for place, one in enumerate(profiles)]
+    other = fitted.scores(background.held_out, background.held_out_words)
+    every = np.concatenate(own)
+    keeps = lambda share: -at_most(-every, share)
+    floor = min(max(keeps(wanted.lose), at_most(other.max(1), wanted.false_routes)), keeps(wanted.most_lost))
+    threshold = np.full(len(own), floor if np.isfinite(floor) else every.min())
+    lost = np.mean(every < threshold[0])
+    wrong = np.mean(other.max(1) >= threshold[0])
+    values = {name: getattr(fitted, name) for name in Fitted.__dataclass_fields__}
+    return Fitted(**{**values, "threshold_N": threshold, "lost": float(lost), "false_routes": float(wrong)})
+
+
+@dataclass(frozen=True)
+class Background:
+    """The ground: vectors and words of our own sentences, half to learn from and half to hold out."""
+
+    train: npt.NDArray[np.float32]
+    train_words: npt.NDArray[np.float32]
+    held_out: npt.NDArray[np.float32]
+    held_out_words: npt.NDArray[np.float32]
+
+
+def background_of(embedder: Embedder, texts: Sequence[str] = ()) -> Background:
+    """Of `texts`, or of our own sentences."""
+    texts = list(texts) or sentences()
+    vectors, words = embedder(texts), hashed(texts)
+    return Background(vectors[::2], words[::2], vectors[1::2], words[1::2])
+
+
+class CentroidRouter:
+    """The router of a library. `learn` may run in another thread than `route`: a decision sees one state or the next, never both."""
+
+    def __init__(
+        self, embedder: Embedder, profiles: Sequence[ExpertProfile] = (), *, wanted: Wanted = Wanted()
+    ) -> None:
+        self.embedder, self.wanted = embedder, wanted
+        self.background = background_of(embedder)
+        self.fitted: Fitted | None = None
+        self.learn(profiles)
+
+    def learn(self, profiles: Sequence[ExpertProfile]) -> None:
+        """Take these experts instead of those before. Profiles made by another encoder are left out: their vectors mean nothing here."""
+        fitting = [one for one in profiles if one.card.get("encoder") == self.embedder.sha256]
+        self.fitted = fit(sorted(fitting, key=lambda one: one.name), self.background, self.wanted)
+
+    def route(self, request: Request, held: str | None) -> Route:
+        """See contracts.Router."""
+        if request.model not in (AUTO, BASE):
+            return Route(request.model, 1.0, 0.0, "named")
+        fitted = self.fitted
+        if fitted is None or request.model == BASE:
+            return Route(None, reason="named" if request.model == BASE else "nothing-fits")
+        return decide(fitted, self.query_scores(fitted, question_of(request)), held)
+
+    def query_scores(self, fitted: Fitted, text: str) -> Array:
+        """scores_N of one text."""
+        return fitted.scores(self.embedder.one(text)[None], hashed([text]))[0]
+
+
+def question_of(request: Request) -> str:
+    """The newest user turn; with the one before it where it is too short to stand alone ("and in Spain?")."""
+    turns = [one for one in request.messages if one.get("role") == "user"]
+    last = request.last_user
+    if len(turns) > 1 and len(last.split()) <= SHORT_WORDS:
+        earlier = Request(request.kind, request.model, tuple(turns[:-1])).last_user
+        return f"{earlier}\n{last}"
+    return last
+
+
+def decide(fitted: Fitted, scores_N: Array, held: str | None) -> Route:
+    """The best that is above its threshold; the held one unless it is beaten by `STAYS`. Scores are told against the threshold."""
+    order = np.argsort(-scores_N)
+    best = int(order[0])
+    margin = float(scores_N[best] - scores_N[order[1]]) if len(order) > 1 else float("inf")
+    above = scores_N - fitted.threshold_N
+    told = lambda place, why: Route(
+        fitted.names[place], round(float(above[place]), 4), round(min(margin, 99.0), 4), why
+    )
+    if held in fitted.names:
+        place = fitted.names.index(held)
+        if place == best or (scores_N[best] - scores_N[place] < STAYS and above[place] > -STAYS):
+            return told(place, "held") if above[place] > -STAYS else _nothing(above, best, margin)
+        return told(best, "moved") if above[best] >= 0 else _nothing(above, best, margin)
+    return told(best, "fits") if above[best] >= 0 else _nothing(above, best, margin)
+
+
+def _nothing(above_N: Array, best: int, margin: float) -> Route:
+    return Route(None, round(float(above_N[best]), 4), round(min(margin, 99.0), 4), "nothing-fits")
+
+
+def confusion(router: CentroidRouter, queries: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
+    """Asked of -> answered by ("" is the base) -> how many."""
+    found: dict[str, dict[str, int]] = {}
+    for name, texts in queries.items():
+        row = found.setdefault(name, {})
+        for text in texts:
+            message = {"role": "user", "content": text}
+            chosen = router.route(Request("chat", AUTO, (message,)), None).expert or ""
+            row[chosen] = row.get(chosen, 0) + 1
+    return found
