@@ -30,18 +30,34 @@ def language_model(scorer: Scorer) -> Any:
             return scorer.rolling([one.args[0] for one in requests])
 
         def generate_until(self, requests: list[Any]) -> list[str]:
-            return [_generated(scorer, *one.args) for one in requests]
+            return _generated(scorer, [one.args for one in requests])
 
     return Ours()
 
 
-def _generated(scorer: Scorer, context: str, options: dict[str, Any]) -> str:
-    until = options.get("until") or []
-    stops = [until] if isinstance(until, str) else list(until)
-    if options.get("do_sample") and options.get("temperature", 0.0) > 0:
+def _generated(scorer: Scorer, asked: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Contexts with the same options are continued together."""
+    ways = [_way(options) for _, options in asked]
+    found = [""] * len(asked)
+    for way in dict.fromkeys(ways):
+        rows = [row for row, one in enumerate(ways) if one == way]
+        for row, text in zip(rows, scorer.continuations([asked[row][0] for row in rows], *way)):
+            found[row] = text
+    return found
+
+
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""What lm-eval calls the longest answer; the first that is given counts, else 256."""
+
+
+def _way(options: dict[str, Any]) -> tuple[tuple[str, ...], int]:
+    """(stops, longest answer) of a request. Errors: BadRequest for sampling."""
+    warm = float(options.get("temperature") or 0.0) > 0
+    if options.get("do_sample", warm):
         raise BadRequest("Suites are answered greedily.", wanted="do_sample: false", found=str(options))
-    end = scorer.tokenizer.decode(scorer.tokenizer.eos_token_id)
-    return scorer.continuations([context], [*stops, end], int(options.get("max_gen_toks", 256)))[0]
+    until = options.get("until") or []
+    length = next((options[name] for name in LENGTHS if options.get(name) is not None), 256)
+    return tuple([until] if isinstance(until, str) else until), int(length)
 
 
 def run_tasks(scorer: Scorer, folder: Path, tasks: Sequence[str], limit: int | None = None) -> dict[str, Any]:

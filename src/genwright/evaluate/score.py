@@ -11,18 +11,19 @@ Legend: N positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
 
-from genwright.base.errors import DataError, RecipeError
+from genwright.base.errors import BadRequest, DataError, RecipeError
 from genwright.data.pack import pack
 from genwright.models.attention import NAME, Document, documents, places_of
 from genwright.models.families import family_of, logits_at
-from genwright.models.generate import Sampling, context_of, generate
+from genwright.models.generate import Sampling, context_of, end_ids, generate
 
 Tokens = list[int]
 Pair = tuple[Tokens, Tokens]
@@ -59,9 +60,7 @@ class Scorer:
                 "Only a decoder has a likelihood of a text.", wanted="a decoder", found=family_of(model.config),
                 do="judge it by the answers it writes",
             )  # fmt: skip
-        if model.config._attn_implementation != NAME:
-            model.set_attn_implementation(NAME)
-        self.model, self.tokenizer, self.capacity = model.eval(), tokenizer, capacity
+        self.model, self.tokenizer, self.capacity = model, tokenizer, capacity
         self.context = context_of(model)
 
     @property
@@ -72,8 +71,7 @@ class Scorer:
 
     def encode(self, text: str) -> Tokens:
         """As lm-eval does: with the tokenizer's own special tokens, but never a second beginning."""
-        twice = self.tokenizer.decode(self.start)
-        options = {"add_special_tokens": False} if twice and text.startswith(twice) else {}
+        options = {"add_special_tokens": False} if text.startswith(self.tokenizer.decode(self.start)) else {}
         return list(self.tokenizer.encode(text, **options))
 
     def encode_pair(self, context: str, answer: str) -> Pair:
@@ -108,12 +106,32 @@ class Scorer:
         return pairs
 
     def continuations(self, contexts: Sequence[str], stops: Sequence[str], max_tokens: int) -> list[str]:
-        """Greedy, cut before the first stop. A context that leaves no room loses its beginning."""
-        room = max(1, self.context - max_tokens)
-        prompts = [self.encode(context)[-room:] for context in contexts]
-        answers = generate(self.model, self.tokenizer, prompts, Sampling(max_new_tokens=max_tokens))
-        texts = [str(self.tokenizer.decode(answer, skip_special_tokens=True)) for answer in answers]
-        return [cut(text, stops) for text in texts]
+        """Greedy, cut before the first stop. A context that leaves no room loses its beginning. Errors: BadRequest."""
+        room = self.context - max_tokens
+        if room < 1:
+            raise BadRequest(
+                "The longest answer leaves no room for a question.", wanted=f"fewer tokens than the model's {self.context}",
+                found=f"max_tokens {max_tokens}",
+            )  # fmt: skip
+        prompts = [self.encode(context)[-room:] or [self.start] for context in contexts]
+        answers = generate(
+            self.model, self.tokenizer, prompts, Sampling(max_new_tokens=max_tokens), until=self._until(stops),
+            ends=end_ids(self.model, self.tokenizer),
+        )  # fmt: skip
+        return [cut(str(self.tokenizer.decode(answer, skip_special_tokens=True)), stops) for answer in answers]
+
+    def _until(self, stops: Sequence[str]) -> Callable[[list[int]], bool]:
+        """Whether a stop has been written; the end is looked at first, because the whole is long."""
+        wanted = [stop for stop in stops if stop]
+        most = max((len(stop.encode()) for stop in wanted), default=0) + 4
+
+        def stopped(tokens: list[int]) -> bool:
+            return all(
+                any(stop in self.tokenizer.decode(part, skip_special_tokens=True) for stop in wanted)
+                for part in (tokens[-most:], tokens)
+            )
+
+        return stopped
 
     @torch.no_grad()
     def of_tokens(self, pairs: Sequence[Pair], progress: Progress | None = None) -> list[Likelihood]:
@@ -125,11 +143,12 @@ class Scorer:
         trees = trees_of(rows, self.capacity)
         packs = pack([len(tree.tokens) for tree in trees], self.capacity)
         found = [Likelihood(0.0, True)] * len(pairs)
-        for number, members in enumerate(packs):
-            for row, one in self._pack([trees[member] for member in members], pairs).items():
-                found[row] = one
-            if progress is not None:
-                progress(number + 1, len(packs))
+        with branching(self.model):
+            for number, members in enumerate(packs):
+                for row, one in self._pack([trees[member] for member in members], pairs).items():
+                    found[row] = one
+                if progress is not None:
+                    progress(number + 1, len(packs))
         return found
 
     def _pack(self, trees: list[Tree], pairs: Sequence[Pair]) -> dict[int, Likelihood]:
@@ -175,6 +194,18 @@ class Scorer:
         which, tokens = (torch.tensor(side, device=device) for side in zip(*rows))
         nats = logits_NV[which, tokens].float() - norm_N[which]
         return nats.cpu(), (logits_NV.argmax(-1)[which] == tokens).cpu()
+
+
+@contextmanager
+def branching(model: Any) -> Iterator[None]:
+    """Evaluation mode and the attention whose documents branch; afterwards the model is as it was."""
+    training, attention = model.training, model.config._attn_implementation
+    model.eval().set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(attention)
+        model.train(training)
 
 
 def _last(tokens: Tokens, count: int) -> Tokens:

@@ -23,6 +23,7 @@ from genwright.models.attention import ordinary_attention
 from genwright.models.families import family_of, logits_at
 
 Progress = Callable[[int, int], Any]
+Until = Callable[[list[int]], bool]
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,12 @@ def generate(
     batch_size: int = 16,
     progress: Progress | None = None,
     keep_end: bool = False,
+    ends: set[int] | None = None,
+    until: Until | None = None,
 ) -> list[list[int]]:
     """The new tokens of each prompt, in order, without the one that ends it unless `keep_end`.
 
+    An answer ends at an id of `ends` (None: `stop_ids`), or when `until` says so of its tokens so far.
     `progress(done, total)` counts rows. Errors, before anything is run: DataError for a prompt that is empty or leaves
     no room for an answer, RecipeError for a model that is no decoder.
     """
@@ -67,12 +71,12 @@ def generate(
     _check(model, prompts, context)
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     answers: list[list[int]] = [[] for _ in prompts]
-    stops = stop_ids(model, tokenizer)
+    stops = stop_ids(model, tokenizer) if ends is None else ends
     with _answering(model):
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
             rows = [Row(prompts[i], i, min(sampling.max_new_tokens, context - len(prompts[i]))) for i in members]
-            for index, answer in zip(members, _one_batch(model, rows, sampling, stops, keep_end)):
+            for index, answer in zip(members, _one_batch(model, rows, sampling, stops, keep_end, until)):
                 answers[index] = answer
             if progress is not None:
                 progress(min(start + batch_size, len(order)), len(order))
@@ -157,11 +161,16 @@ class Row:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """Every id that ends an answer: the model's, the tokenizer's, and the usual end-of-turn names of its vocabulary."""
+    """Every id that ends an answer: those of a text, and the usual end-of-turn names of the vocabulary."""
+    vocabulary = tokenizer.get_vocab()
+    return end_ids(model, tokenizer) | {vocabulary[name] for name in END_OF_TURN if name in vocabulary}
+
+
+def end_ids(model: Any, tokenizer: Any) -> set[int]:
+    """Every id that ends a text: the model's and the tokenizer's."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
-    vocabulary = tokenizer.get_vocab()
-    return (ids | {vocabulary.get(name) for name in END_OF_TURN}) - {None}
+    return ids - {None}
 
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "</s>", "<|return|>")
@@ -171,7 +180,9 @@ ROUND_PROMPT = 16
 """Prompts are padded to a multiple of this, and a batch shrinks only by halves: a CPU compiles its products once per shape."""
 
 
-def _one_batch(model: Any, rows: list[Row], sampling: Sampling, stops: set[int], keep_end: bool) -> list[list[int]]:
+def _one_batch(
+    model: Any, rows: list[Row], sampling: Sampling, stops: set[int], keep_end: bool, until: Until | None
+) -> list[list[int]]:
     """Padding stands on the left, masked, and positions do not count it. A row that stopped idles until half have."""
     longest = -(-max(len(row.prompt) for row in rows) // ROUND_PROMPT) * ROUND_PROMPT
     device = model.device
@@ -192,7 +203,7 @@ def _one_batch(model: Any, rows: list[Row], sampling: Sampling, stops: set[int],
         for row, token in zip(places, tokens):
             if row in running and (keep_end or token not in stops):
                 answers[row].append(token)
-            if token in stops or len(answers[row]) >= rows[row].room:
+            if token in stops or len(answers[row]) >= rows[row].room or (until is not None and until(answers[row])):
                 running.discard(row)
         if not running:
             return answers

@@ -1,0 +1,140 @@
+"""lm-eval's tasks answered by us, against lm-eval's own transformers backend: the same numbers from the same rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.e2e.tiny import COLOURS, write_model
+
+from genwright.base.errors import BadRequest
+from genwright.evaluate.lm import language_model, run_tasks, write_task
+from genwright.evaluate.score import Scorer
+from genwright.models.attention import NAME
+from genwright.models.load import load_model, load_tokenizer
+
+pytest.importorskip("lm_eval")
+STORIES = Path("/work/shared/models/stories260k")
+CHOICES = [
+    {"prompt": f"Tom has a {colour} ball. The ball of Tom is", "choices": [*COLOURS, "very old"], "answer": number}
+    for number, colour in enumerate(COLOURS)
+] + [{"prompt": "Once upon a time", "choices": ["there was a girl", "the", "the sun"], "answer": 0}]
+QUESTIONS = [
+    {"prompt": f"Once upon a time, a {colour} bird", "reference": " was"} for colour in (*COLOURS, "little", "big")
+]
+TEXTS = [
+    {"text": "Lily saw a dog. The dog was big."},
+    {"text": "the sun " * 300},
+    {"text": "Tom ran home.\nHe was sad."},
+]
+
+
+@pytest.fixture(scope="module", params=["tiny", "stories"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "tiny":
+        return write_model(tmp_path_factory.mktemp("lm") / "tiny", "decoder")
+    if not STORIES.exists():
+        pytest.skip("the shared model is not here")
+    return STORIES
+
+
+@pytest.fixture(scope="module")
+def ours(folder: Path) -> Scorer:
+    return Scorer(load_model(folder, dtype=torch.float32, attention="sdpa"), load_tokenizer(folder), capacity=256)
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("tasks")
+    suite = lambda form, rows: SimpleNamespace(
+        name=f"own_{form}", form=form, rows=rows, stops=(".", "\n"), max_tokens=24
+    )
+    for form, rows in {"choice": CHOICES, "generation": QUESTIONS, "perplexity": TEXTS}.items():
+        write_task(suite(form, rows), made)
+    return made
+
+
+NAMES = ["own_choice", "own_generation", "own_perplexity"]
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path, tasks: Path) -> dict[str, Any]:
+    """What lm-eval's own backend says, one row at a time."""
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    model = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=1)
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    return lm_eval.simple_evaluate(
+        model=model, tasks=NAMES, task_manager=manager, bootstrap_iters=0, log_samples=True
+    )  # fmt: skip
+
+
+def test_every_task_has_the_same_score(ours: Scorer, tasks: Path, theirs: dict[str, Any]) -> None:
+    found = run_tasks(ours, tasks, NAMES)
+    scores = lambda result, task: {
+        name: value for name, value in result["results"][task].items() if "," in name and "stderr" not in name
+    }
+    for task in NAMES[:2]:
+        assert scores(found, task) == scores(theirs, task)
+    assert scores(found, NAMES[2]) == pytest.approx(scores(theirs, NAMES[2]), rel=1e-5)
+    assert {f"{value:.4f}" for value in scores(found, NAMES[2]).values() if value < 100} == {
+        f"{value:.4f}" for value in scores(theirs, NAMES[2]).values() if value < 100
+    }
+    said = lambda result, task: [one["resps"] for one in sorted(result["samples"][task], key=lambda one: one["doc_id"])]
+    assert said(found, NAMES[1]) == said(theirs, NAMES[1])
+    for mine, other in zip(said(found, NAMES[0]), said(theirs, NAMES[0])):
+        assert [one[0][1] for one in mine] == [one[0][1] for one in other]
+        assert [one[0][0] for one in mine] == pytest.approx([one[0][0] for one in other], abs=2e-4)
+
+
+def test_the_model_is_afterwards_as_it_was(ours: Scorer) -> None:
+    ours.model.train()
+    ours.likelihoods([("Tom", " ran")])
+    assert ours.model.training and ours.model.config._attn_implementation == "sdpa" != NAME
+    ours.model.eval()
+
+
+def test_contexts_with_the_same_options_are_continued_together(ours: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(
+        ours, "continuations", lambda texts, *way: calls.append((texts, *way)) or [f"{t}!" for t in texts]
+    )
+    asked = [
+        ("a", {"until": "x"}),
+        ("b", {"until": ["x"], "max_gen_toks": 9}),
+        ("c", {"until": ["x"], "do_sample": False}),
+    ]
+    found = language_model(ours).generate_until([SimpleNamespace(args=one) for one in asked])
+    assert found == ["a!", "b!", "c!"] and calls == [(["a", "c"], ("x",), 256), (["b"], ("x",), 9)]
+
+
+@pytest.mark.parametrize("options", [{"do_sample": True}, {"temperature": 0.7}])
+def test_sampling_is_refused(ours: Scorer, options: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match="answered greedily"):
+        language_model(ours).generate_until([SimpleNamespace(args=("a", options))])
+
+
+def test_an_answer_as_long_as_the_context_is_refused(ours: Scorer) -> None:
+    with pytest.raises(BadRequest, match="leaves no room for a question"):
+        ours.continuations(["a"], [], ours.context)
+
+
+def test_a_stop_ends_the_writing_at_once(ours: Scorer) -> None:
+    stopped = ours._until(["x y", ""])
+    encode = lambda text: ours.tokenizer.encode(text, add_special_tokens=False)
+    assert stopped(encode("and then x y")) and not stopped(encode("and then x")) and not ours._until([])(encode("x y"))
+
+
+def test_a_task_that_is_not_there_is_named(ours: Scorer, tasks: Path) -> None:
+    with pytest.raises(BadRequest, match="has no task other"):
+        run_tasks(ours, tasks, ["other"])
+
+
+def test_a_form_without_a_task_of_lm_eval(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="no tasks of the form 'code'"):
+        write_task(SimpleNamespace(form="code"), tmp_path)
