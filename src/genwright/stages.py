@@ -14,6 +14,7 @@ from typing import Any
 from genwright.catalogue.parts import METRICS
 from genwright.catalogue.tasks import task
 from genwright.data.files import write_rows
+from genwright.data.formats import Row
 from genwright.data.layouts import families_that_learn
 from genwright.data.sources import read_rows
 from genwright.data.splits import check_leakage, split
@@ -22,6 +23,7 @@ from genwright.export.handover import hand_over, hand_over_served
 from genwright.improve.attempting import publish
 from genwright.improve.climbing import climb_project
 from genwright.improve.judging import groups_of, judge
+from genwright.improve.lessons import TEXT, without_held_out
 from genwright.improve.placing import memory_bytes, placement_of
 from genwright.improve.selecting import TryOut
 from genwright.improve.workshop import Workshop
@@ -47,6 +49,7 @@ def scope(context: Context) -> dict[str, Any]:
     warnings = check_leakage(rows)
     for name in SPLITS:
         write_rows(context.out / f"{name}.jsonl", rows[name])
+    text = _raw_text(context, rows, warnings) if spec.data.text else {}
     return {
         "task": spec.scope.task,
         "metric": spec.scope.metric or task(spec.scope.task).metric,
@@ -58,7 +61,19 @@ def scope(context: Context) -> dict[str, Any]:
         "groups": {name: len(set(groups_of(rows[name]))) for name in SPLITS},
         "minimum_detectable_difference": minimum_detectable_difference(len(rows["test"])),
         "warnings": list(warnings),
+        **text,
     }
+
+
+def _raw_text(context: Context, rows: dict[str, list[Row]], warnings: list[str]) -> dict[str, Any]:
+    """Keep data.text beside the splits, without the texts in which a validation or test row stands whole."""
+    dataset = read_rows(context.base / context.spec.data.text, format="text", columns=context.spec.data.columns)
+    kept = without_held_out(dataset.rows, [*rows["validation"], *rows["test"]])
+    if len(kept) < len(dataset.rows):
+        left_out = len(dataset.rows) - len(kept)
+        warnings.append(f"{left_out} texts of data.text are left out: a validation or test row stands in them.")
+    write_rows(context.out / f"{TEXT}.jsonl", kept)
+    return {"text": {"fingerprint": dataset.fingerprint, "rows": len(kept), "left_out": len(dataset.rows) - len(kept)}}
 
 
 def select(context: Context) -> dict[str, Any]:

@@ -71,6 +71,8 @@ RUNGS = Registry(
         "few-shot": "genwright.improve.rungs:few_shot",
         "prompt-search": "genwright.improve.rungs:prompt_search",
         "lora-search": "genwright.improve.rungs:lora_search",
+        "pre-training": "genwright.improve.rungs:pre_training",
+        "preference": "genwright.improve.rungs:preference",
         **dict.fromkeys(ADAPTERS, "genwright.improve.rungs:trained"),
     },
 )
@@ -110,5 +112,6 @@ SUITES = Registry(
         "choice": "genwright.evaluate.asking:CHOICE",
         "generation": "genwright.evaluate.asking:GENERATION",
         "perplexity": "genwright.evaluate.asking:PERPLEXITY",
+        "lm-eval": "genwright.evaluate.lm:TASK",
     },
 )

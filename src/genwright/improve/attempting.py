@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,22 @@ from genwright.base.files import files_below, write_atomic
 from genwright.catalogue.parts import RUNGS
 from genwright.improve.budget import Meter, OutOfBudget
 from genwright.improve.judging import judge
+from genwright.improve.lessons import LESSONS, lesson_of
+from genwright.improve.pairs import NothingToLearn, fold, make_pairs
 from genwright.improve.planning import place_of, refuse_what_does_not_fit
 from genwright.improve.prompts import Prompt
-from genwright.improve.searching import TRIALS, search_lora, search_prompt
+from genwright.improve.searching import TRIALS, kept, search_lora, search_prompt
 from genwright.improve.solution import write_solution
 from genwright.improve.together import train_together
 from genwright.improve.training import train_to_end
-from genwright.improve.workshop import Workshop
+from genwright.improve.workshop import FINISHED, Workshop
 from genwright.models.families import Head
 from genwright.models.tokenizer_files import copy_tokenizer
 from genwright.plan.estimate import Estimate
+from genwright.plan.memory import memory_is_an_error
 from genwright.plan.verify import measuring
 
-FINISHED = "attempt.json"
-UNPUBLISHED = frozenset({"training", TRIALS})
+UNPUBLISHED = frozenset({"training", TRIALS, LESSONS})
 """Folders of a rung that only serve to make it, or to go on after a kill."""
 
 
@@ -54,6 +57,9 @@ def attempt(workshop: Workshop, rung: str, planned: Estimate, *, seconds: float 
             outcome = _attempted(workshop, rung, planned)
         except OutOfBudget:
             outcome = {"skipped": f"{rung}: stopped, because what is left of the budget was spent"}
+            workshop.say(outcome["skipped"])
+        except NothingToLearn as nothing:
+            outcome = {"skipped": str(nothing)}
             workshop.say(outcome["skipped"])
         finally:
             workshop.until = math.inf
@@ -88,7 +94,7 @@ def make(workshop: Workshop, rung: str, *, judging_seconds: float) -> dict[str, 
             search_lora(workshop.job(rung, folder, place_of(workshop, rung)), folder, workshop.within_budget)
     if made.method:
         limit, workshop.until = workshop.until, workshop.until - judging_seconds
-        measured = train_rung(workshop, rung, folder, made.form)
+        measured = _FIRST[made.first](workshop, rung)
         workshop.until = limit
     if made.search:
         measured["search_seconds"] = searching.seconds
@@ -100,12 +106,70 @@ def make(workshop: Workshop, rung: str, *, judging_seconds: float) -> dict[str, 
     return measured
 
 
-def train_rung(workshop: Workshop, rung: str, folder: Path, form: str) -> dict[str, Any]:
+def _train(workshop: Workshop, rung: str) -> dict[str, Any]:
+    return _train_lesson(workshop, rung, workshop.made / rung, RUNGS[rung](workshop.spec, rung).form)
+
+
+def _read_on(workshop: Workshop, rung: str) -> dict[str, Any]:
+    """Read raw text, then adapt; what is read once stands on the disk, and its checkpoints go."""
+    folder = workshop.made / rung
+    first = folder / LESSONS / "reading"
+    read = kept(
+        first / "measured.json",
+        lambda: _train_lesson(_lesson(workshop, rung, "reading"), rung, first, "model", "reading"),
+    )
+    copy_tokenizer(workshop.model, first / "model")
+    shutil.rmtree(first / "training", ignore_errors=True)
+    then = _train_lesson(_lesson(workshop, rung, "after-reading"), rung, folder, "model", "after-reading")
+    return added(read, then)
+
+
+def _align(workshop: Workshop, rung: str) -> dict[str, Any]:
+    """Find wrong answers, prefer the right ones, and fold what was learned into the model it started from."""
+    folder = workshop.made / rung
+    first = folder / LESSONS / "aligning"
+    with measuring() as finding, memory_is_an_error("evaluate", rung):
+        pairs = make_pairs(workshop, rung)
+    lesson = _lesson(workshop, rung, "aligning")
+    trained = _train_lesson(lesson, rung, first, "adapter", "aligning")
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    with measuring() as folding, memory_is_an_error("merge", rung):
+        fold(lesson.model, first / "adapter", folder / "model")
+    found = {
+        "train_seconds": finding.seconds,
+        "train_peak_bytes": finding.peak_bytes,
+        "merge_peak_bytes": folding.peak_bytes,
+    }
+    return added(found, trained) | {"pairs": pairs, "pairs_seconds": finding.seconds}
+
+
+_FIRST: dict[str, Callable[[Workshop, str], dict[str, Any]]] = {"": _train, "reading": _read_on, "pairs": _align}
+
+
+def _lesson(workshop: Workshop, rung: str, name: str) -> Workshop:
+    """A lesson that ends when the rung must."""
+    lesson = lesson_of(workshop, rung, name)
+    lesson.until = workshop.until
+    return lesson
+
+
+def _train_lesson(workshop: Workshop, rung: str, folder: Path, form: str, lesson: str = "") -> dict[str, Any]:
     """Train, in as many processes as the project's devices are; what was trained goes to `folder`."""
     place = place_of(workshop, rung)
     if place.ranks > 1:
-        return train_together(workshop, rung, place, folder)
+        return train_together(workshop, rung, place, folder, lesson)
     return train_to_end(workshop.job(rung, folder, place), folder / form)
+
+
+ADDS_UP = ("train_seconds", "load_seconds", "stall_seconds", "learned_tokens", "tokens", "skipped_steps", "disk_bytes")
+
+
+def added(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    """What two trainings took together: peaks are the higher ones, the rest is of the second."""
+    both = set(first) & set(then)
+    sums = {name: first[name] + then[name] for name in both & set(ADDS_UP)}
+    peaks = {name: max(first[name], then[name]) for name in both if name.endswith("_peak_bytes")}
+    return first | then | sums | peaks
 
 
 def _bill(seconds: float, hardware: Any) -> dict[str, float | None]:

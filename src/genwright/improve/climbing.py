@@ -11,8 +11,9 @@ from genwright.improve import attempting
 from genwright.improve.budget import cost, seconds_left, spent_seconds
 from genwright.improve.failures import error_analysis
 from genwright.improve.ladder import Rung, Tried, climb
+from genwright.improve.lessons import recipes_of
 from genwright.improve.planning import plan_rung
-from genwright.improve.workshop import Workshop
+from genwright.improve.workshop import FINISHED, Workshop
 
 
 def climb_project(workshop: Workshop) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def climb_project(workshop: Workshop) -> dict[str, Any]:
         attempts[name] = done
         return tried(done, spec, metric.higher_is_better)
 
-    finished = lambda name: (workshop.made / name / attempting.FINISHED).exists()
+    finished = lambda name: (workshop.made / name / FINISHED).exists()
     rungs = [
         Rung(
             name, cost(estimate.quantities["seconds"].high, spec.hardware),
@@ -46,7 +47,11 @@ def climb_project(workshop: Workshop) -> dict[str, Any]:
     return {
         "metric": workshop.metric, "target": spec.scope.target, "stop_at": spec.adapt.stop_at, "met": climbed.met,
         "chosen": climbed.chosen, "why": climbed.why,
-        "recipes": {name: workshop.recipe(name).to_json() for name in scored if workshop.trains(name)},
+        "recipes": {
+            part: recipe.to_json()
+            for name in scored if workshop.trains(name)
+            for part, recipe in recipes_of(workshop, name).items()
+        },
         "rungs": [
             attempts.get(one.name) or {"name": one.name, "skipped": one.skipped, "planned": planned[one.name].to_json()}
             for one in climbed.tried

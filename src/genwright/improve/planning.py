@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from genwright.base.errors import DoesNotFit
 from genwright.base.files import free_bytes
@@ -11,18 +16,22 @@ from genwright.catalogue.parts import RUNGS
 from genwright.data.layouts import Feed, feed_of
 from genwright.engine.columns import blank_columns
 from genwright.engine.rollouts import blank_round
+from genwright.improve.lessons import aligning, answered_rows, assumed_pairs, reading, refuse_unwritten
 from genwright.improve.placing import AUTO, memory_bytes, placement_of
 from genwright.improve.searching import candidates, lora_work, prompt_work, with_search
 from genwright.improve.workshop import Workshop, reference
 from genwright.models.sources import cache_folder
 from genwright.parallel.mesh import Placement
-from genwright.plan.estimate import Estimate
-from genwright.plan.rungs import Asking, Machine, Reading, plan_prompting, plan_training
+from genwright.plan.estimate import Estimate, Range, around, bill
+from genwright.plan.rungs import FILE_HEADERS, Asking, Machine, Reading, loading_bytes, plan_prompting, plan_training
 
 
 def plan_rung(workshop: Workshop, rung: str) -> Estimate:
     """The plan of a rung, with what it searches first. Errors: RecipeError, DataError where it cannot be climbed at all."""
-    search, planned = RUNGS[rung](workshop.spec, rung).search, _plan_once(workshop, rung)
+    made = RUNGS[rung](workshop.spec, rung)
+    if made.first:
+        return _plan_reading(workshop, rung) if made.first == "reading" else _plan_aligning(workshop, rung)
+    search, planned = made.search, _plan_once(workshop, rung)
     if search == "prompt":
         return with_search(planned, "evaluate_seconds", prompt_work(workshop, rung), workshop.spec.hardware)
     if search == "lora":
@@ -34,6 +43,46 @@ def _plan_once(workshop: Workshop, rung: str) -> Estimate:
     if workshop.trains(rung):
         return plan_at(workshop, rung, place_of(workshop, rung))
     return _plan_asking(workshop, asking_of(workshop, rung))
+
+
+def _plan_reading(workshop: Workshop, rung: str) -> Estimate:
+    lesson = reading(workshop, rung)
+    return in_turn(
+        plan_at(lesson, rung, place_of(lesson, rung)), plan_at(workshop, rung, place_of(workshop, rung)),
+        {}, workshop.spec.hardware,
+    )  # fmt: skip
+
+
+def _plan_aligning(workshop: Workshop, rung: str) -> Estimate:
+    """Answering training rows once, or twice where the first answer is right; aligning; and the two models on the disk."""
+    refuse_unwritten(workshop)
+    lesson = aligning(workshop, rung, assumed_pairs(workshop, rung))
+    answered = workshop.learning({"validation": list(answered_rows(workshop))})
+    finding = _plan_asking(answered, asking_of(answered, "zero-shot"))
+    planned = plan_at(lesson, rung, place_of(lesson, rung), asking_of(workshop, rung))
+    model = loading_bytes(workshop.config, torch.float32, 0)
+    seconds = finding.quantities["seconds"]
+    more = {
+        "train_seconds": Range(seconds.value, seconds.low, 2 * seconds.high),
+        "disk_bytes": around(2 * model, 0.5, FILE_HEADERS),
+    }
+    return in_turn(finding, planned, more, workshop.spec.hardware)
+
+
+def in_turn(first: Estimate, then: Estimate, more: Mapping[str, Range], hardware: Any) -> Estimate:
+    """One plan of two trainings, or of whatever comes first: peaks are the higher ones, time and disk add up.
+
+    `more` says what of `first` adds up, where it is not its own "train_seconds" and "disk_bytes".
+    """
+    added = {name: more.get(name) or first.quantities[name] for name in ("train_seconds", "disk_bytes")}
+    quantities = dict(then.quantities)
+    for name, own in first.quantities.items():
+        if name.endswith("_peak_bytes") or name == "host_bytes":
+            quantities[name] = max(own, quantities.get(name, own), key=lambda peak: peak.value)
+    quantities |= {name: quantities[name] + value for name, value in added.items()}
+    quantities["seconds"] = quantities["seconds"] + added["train_seconds"]
+    known, unknown = bill(quantities["seconds"], watts=hardware.watts, usd_per_hour=hardware.usd_per_hour)
+    return replace(then, quantities={**quantities, **known}, unknown={**then.unknown, **unknown})
 
 
 def plan_answers(workshop: Workshop) -> Estimate:
@@ -50,10 +99,10 @@ def _plan_asking(workshop: Workshop, asking: Asking) -> Estimate:
     )  # fmt: skip
 
 
-def plan_at(workshop: Workshop, rung: str, place: Placement) -> Estimate:
-    """The plan of a rung that trains, laid over these devices."""
+def plan_at(workshop: Workshop, rung: str, place: Placement, asking: Asking | None = None) -> Estimate:
+    """The plan of a rung that trains, laid over these devices, and judged by its validation rows, or by what is asked."""
     return plan_training(
-        workshop.recipe(rung), workshop.config, _planned_feed(workshop, rung), asking_of(workshop, rung), _machine(workshop),
+        workshop.recipe(rung), workshop.config, _planned_feed(workshop, rung), asking or asking_of(workshop, rung), _machine(workshop),
         weights_bytes=weights_bytes(workshop.model), say=workshop.say, place=place,
     )  # fmt: skip
 
@@ -101,6 +150,8 @@ def asking_of(workshop: Workshop, rung: str) -> Asking:
 
 def _only_read(workshop: Workshop, rung: str) -> bool:
     """Whether a rung answers without writing: by a class, by tags, or by its surprise."""
+    if any(not row.conversation for row in workshop.judged_on):
+        return True
     return workshop.reads or (workshop.trains(rung) and workshop.head.kind in ("classes", "tags"))
 
 

@@ -19,6 +19,8 @@ class Made:
     """The training method; empty where nothing is trained."""
     search: str = ""
     """What is chosen by measurement first: "prompt" (examples, instruction, order), "lora" (rank and rate), or nothing."""
+    first: str = ""
+    """What comes before the training: "reading" of raw text, or "pairs" of right and wrong answers; mostly nothing."""
 
 
 MOST_EXAMPLES = 8
@@ -50,3 +52,13 @@ def trained(spec: Any, name: str) -> Made:
 def lora_search(spec: Any, name: str) -> Made:
     """LoRA whose rank and learning rate are chosen by successive halving."""
     return Made("adapter", method="lora", search="lora")
+
+
+def pre_training(spec: Any, name: str) -> Made:
+    """The model reads on, the project's raw text with all its weights, before all of them are adapted."""
+    return Made("model", method="full", first="reading")
+
+
+def preference(spec: Any, name: str) -> Made:
+    """DPO with LoRA from the best rung so far: the training rows' answers against its own wrong ones; folded into the model."""
+    return Made("model", method="lora", first="pairs")

@@ -161,14 +161,19 @@ def with_search(estimate: Estimate, part: str, factor: float, hardware: Any) -> 
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
 
+def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured, read where it stands on the disk already."""
+    if path.exists():
+        return dict(json.loads(path.read_text()))
+    measured = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(measured))
+    return measured
+
+
 def _kept(folder: Path, trial: list[Any], measure: Callable[[], float]) -> float:
     path = folder / TRIALS / f"{sha256_of_json(trial)[:16]}.json"
-    if path.exists():
-        return float(json.loads(path.read_text())["score"])
-    score = measure()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps({"trial": trial, "score": score}))
-    return score
+    return float(kept(path, lambda: {"trial": trial, "score": measure()})["score"])
 
 
 def _noted(folder: Path) -> dict[str, Any] | None:

@@ -25,16 +25,16 @@ LISTEN_SECONDS = 0.5
 """How often the parent reads what the first worker wrote."""
 
 
-def train_together(workshop: Any, rung: str, place: Placement, folder: Path) -> dict[str, Any]:
-    """Train a rung in `place.ranks` processes and write its result to `folder`; returns what was measured.
+def train_together(workshop: Any, rung: str, place: Placement, folder: Path, lesson: str = "") -> dict[str, Any]:
+    """Train a rung, or its lesson, in `place.ranks` processes and write its result to `folder`; returns what was measured.
 
     Errors: those of a training, from whichever process; WorkerDied.
     """
     told = folder / "training" / "events.jsonl"
     argument = {
-        "path": str(workshop.spec.path), "given": workshop.spec.given, "scope": str(workshop.scope), "model": str(workshop.model),
+        "path": str(workshop.spec.path), "given": workshop.spec.given, "scope": str(workshop.scope), "model": str(workshop.origin),
         "made": str(workshop.made), "rung": rung, "place": dataclasses.asdict(place), "events": str(told),
-        "until": workshop.until,
+        "until": workshop.until, "lesson": lesson, "folder": str(folder),
     }  # fmt: skip
     with _retold(told, workshop.events):
         measured = launch.run(place.ranks, "genwright.improve.together:work", argument, device=place.device)
@@ -52,6 +52,7 @@ def work(argument: dict[str, Any]) -> dict[str, Any]:
     """A worker's part: the workshop as the parent has it, and the rung's training."""
     import torch.distributed as dist
 
+    from genwright.improve.lessons import lesson_of
     from genwright.improve.workshop import Workshop
 
     path = Path(argument["events"])
@@ -63,7 +64,8 @@ def work(argument: dict[str, Any]) -> dict[str, Any]:
         )  # fmt: skip
         workshop.until = argument["until"]
         rung, place = argument["rung"], Placement(**argument["place"])
-        return train_share(workshop.job(rung, workshop.made / rung, place))
+        shop = lesson_of(workshop, rung, argument["lesson"])
+        return train_share(shop.job(rung, Path(argument["folder"]), place))
 
 
 @contextmanager

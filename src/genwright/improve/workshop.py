@@ -6,6 +6,7 @@ stands in `planning`, `judging` and `attempting`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -49,6 +50,10 @@ def reference(row: Row) -> str:
     return str(row.conversation[-1]["content"]) if row.conversation else ""
 
 
+FINISHED = "attempt.json"
+"""In a rung's folder, written last: a rung that has it is finished."""
+
+
 class Workshop:
     """Opened over a stage's context; everything heavy is made on first use."""
 
@@ -56,6 +61,8 @@ class Workshop:
         self, spec: Any, *, scope: Path, model: Path, made: Path, events: Any, stop: Any = lambda: False
     ) -> None:
         self.spec, self.scope, self.model, self.made, self.events, self.stop = spec, scope, model, made, events, stop
+        self.origin = model
+        """The project's own model, also where a lesson starts from another."""
         self.metric = spec.scope.metric or task(spec.scope.task).metric
         self.ladder = tuple(spec.adapt.ladder) or (spec.adapt.method,)
         self.until = math.inf
@@ -78,6 +85,26 @@ class Workshop:
     @cached_property
     def _rows(self) -> dict[str, list[Row]]:
         return {}
+
+    def learning(
+        self, rows: dict[str, list[Row]], *, objective: str = "", model: Path | None = None, learning_rate: float = 0.0
+    ) -> Workshop:
+        """The same project learning other rows, with another objective, rate or model, where one is given.
+
+        Training rows or a model of its own leave nothing to choose by: such a lesson has no milestones and ends when its steps do.
+        """
+        adapt = self.spec.adapt
+        lesson = dataclasses.replace(
+            adapt, objective=objective or adapt.objective, learning_rate=learning_rate or adapt.learning_rate,
+            milestones=(), **({"validate_every": 0, "patience": 0, "validation_rows": 0} if rows else {}),
+        )  # fmt: skip
+        shop = Workshop(
+            dataclasses.replace(self.spec, adapt=lesson), scope=self.scope, model=model or self.model, made=self.made,
+            events=self.events, stop=self.stop,
+        )  # fmt: skip
+        shop.origin, shop.until = self.origin, self.until
+        shop._rows.update(rows)
+        return shop
 
     def adapted(self) -> dict[str, Any]:
         """Adapt's summary, with `climbed`: the rungs that left a solution."""

@@ -49,7 +49,7 @@ STAGES = (
     Stage(
         "scope", "genwright.stages:scope",
         keys=("project.seed", "scope.task", "scope.metric", "scope.target", "data"),
-        files=("data.train", "data.validation", "data.test"),
+        files=("data.train", "data.validation", "data.test", "data.text"),
     ),
     Stage(
         "select", "genwright.stages:select", reads=("scope",),

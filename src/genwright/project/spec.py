@@ -234,7 +234,12 @@ def _parts_used(ladder: tuple[str, ...], objective: str, task: str) -> set[str]:
     """Methods and objectives whose tables have an effect. Which of a task's objectives it is depends on the model."""
     tasks = resolve(TASKS)()
     named = set(tasks[task].objectives.values()) if task in tasks else set(resolve(OBJECTIVES))
-    return {*ladder} | ({objective} if objective else named)
+    trained_with = {part for rung in ladder for part in WITHIN.get(rung, ())}
+    return {*ladder} | trained_with | ({objective} if objective else named)
+
+
+WITHIN = {"lora-search": ("lora",), "pre-training": ("full",), "preference": ("lora", "dpo")}
+"""Rung -> the parts that it trains with under other names."""
 
 
 def _tables_with_open_keys() -> tuple[str, ...]:

@@ -72,6 +72,9 @@ class Data:
     test: str = ""
     """Rows that are read once, at the end. Empty: a share of `train`."""
 
+    text: str = ""
+    """Raw text for the rung `pre-training`: rows with a `text`. Empty: the texts of the training rows, where they have any."""
+
     format: str = "auto"
     """How rows are laid out. "auto" recognises it and says what it found; an ambiguous file is an error."""
 
@@ -141,6 +144,9 @@ class Adapt:
 
     examples: Literal["auto"] | int = 4
     """Few-shot: how many of the nearest training rows are shown in the prompt. "auto": as many as measure best."""
+
+    pairs: int = 256
+    """The most training rows that the rung `preference` answers in search of wrong answers."""
 
     stop_at: Literal["value", "interval"] = "value"
     """What must clear `scope.target` for climbing to stop: the score on the validation rows, or the near end of its interval."""
@@ -273,6 +279,9 @@ class Serve:
 
     fallback: str = ""
     """Address of a second server, asked while the first is down; it answers for the base only."""
+
+    library: str = ".genwright/library"
+    """Folder of experts, relative to this file: `genwright serve` follows what is added to it and removed. They need a base that is not merged."""
 
     context: int = 4096
     """Tokens of one request, prompt and answer; no more than the model has."""
