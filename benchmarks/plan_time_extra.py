@@ -90,7 +90,7 @@ def main() -> None:
     for part in ("summary", "by_source"):
         for name, one in found[part].items():
             print(f"{name:32}", "  ".join(f"{key} {value:.3g}" for key, value in one.items()))
-    print("refused", found["refused"])
+    print("refused", len(found["refused"]))
     if not chosen.kind:
         known = json.loads(OUT.read_text()) if OUT.exists() else {}
         found |= {"date": date(), "commit": commit(), "machine": machine(), "versions": versions()}

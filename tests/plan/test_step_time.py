@@ -11,8 +11,8 @@ from genwright.catalogue.device_names import place
 from genwright.plan.record import Collective, Op, Trace
 from genwright.plan.roofline import basis, seconds
 from genwright.plan.setup import Setup
-from genwright.plan.speeds import speeds_of
-from genwright.plan.step_time import HOOK_SECONDS, STEADY, STEP_SECONDS, op_seconds, step_time
+from genwright.plan.speeds import STEADY, speeds_of
+from genwright.plan.step_time import HOOK_SECONDS, STEP_SECONDS, op_seconds, step_time
 
 SETUP = Setup(model="made up", precision="bf16", recompute="none")
 A100 = place("A100 80GB")
@@ -33,7 +33,7 @@ def test_parts_add_up_to_the_step() -> None:
     found = step_time(traced(PRODUCT, NORM, UPDATE), A100, SETUP)
     assert sum(found.parts.values()) == pytest.approx(found.total)
     assert found.parts["matmul"] == pytest.approx(
-        100 * speeds_of(A100).matmul(8192, 4096, 4096, traffic=1.7e8) / STEADY
+        100 * speeds_of(A100).matmul(8192, 4096, 4096, traffic=1.7e8, share=STEADY)
     )
     assert found.parts["between steps"] == STEP_SECONDS
     assert found.compute_bound == found.parts["matmul"] and 0 < found.memory_bound < found.total

@@ -54,8 +54,9 @@ class Calibration:
         best = {name: max(rates) for name, rates in self.rates.items()}
         rate = largest[0] / largest[1]
         return MeasuredSpeeds(
-            str(self.machine.get("device", "this machine")), best, max(best.values(), default=1e11), rate, 0, 1e9, 0.7, 0.0, "calibrated",
-            self.launch_seconds, self.waits, measured=self,
+            name=str(self.machine.get("device", "this machine")), peak=best, vector=max(best.values(), default=1e11), bandwidth=rate,
+            multiprocessors=0, clock=1e9, flash=0.7, kernel=0.0, basis="calibrated", launch=self.launch_seconds, waits=self.waits,
+            measured=self,
         )  # fmt: skip
 
     @property
@@ -80,7 +81,15 @@ class MeasuredSpeeds(Speeds):
     """Where they are from."""
 
     def matmul(
-        self, m: int, n: int, k: int, *, batch: int = 1, precision: str = "bf16", traffic: float | None = None
+        self,
+        m: int,
+        n: int,
+        k: int,
+        *,
+        batch: int = 1,
+        precision: str = "bf16",
+        traffic: float | None = None,
+        share: float = 1.0,
     ) -> float:
         """By the rates of the nearest measured shapes of this precision."""
         near = [
@@ -89,7 +98,7 @@ class MeasuredSpeeds(Speeds):
             if name == precision
         ]
         if not near:
-            return super().matmul(m, n, k, batch=batch, precision=precision, traffic=traffic)
+            return super().matmul(m, n, k, batch=batch, precision=precision, traffic=traffic, share=share)
         weighed = [(1.0 / (distance + 0.05) ** 2, rate) for distance, rate in sorted(near)[:NEAREST]]
         rate = math.exp(sum(weight * math.log(rate) for weight, rate in weighed) / sum(weight for weight, _ in weighed))
         return 2.0 * batch * m * n * k / rate

@@ -293,6 +293,16 @@ FRAMEWORKS: dict[str, Profile] = {
     "torchtitan": Profile(
         source="pytorch/torchtitan: torchtitan/train.py, torchtitan/config/job_config.py",
         masters="model",
+    "llm-foundry": Profile(
+        source="mosaicml/llm-foundry: scripts/train/yamls/pretrain (FULL_SHARD, low_precision_layernorm, fused_crossentropy)",
+        masters="model",
+        logits="compute",
+        norm="fused",
+        attention="flash",
+        optimizer="adamw-foreach",
+        flat=True,
+        buckets=False,
+    ),
         logits="fp32",
         norm="fused",
         attention="flash",

@@ -45,8 +45,6 @@ class Serving:
     """How often a number of the residual stream's width is read or written in a block, beside products."""
     flash: bool = True
     """Scores are never written out."""
-    matmul: float = 1.0
-    """Share of the device's best matmul that its products of many rows reach."""
     accumulate_16: bool = False
     """Products are summed in 16 bits."""
     chunk: int = 0
@@ -61,11 +59,17 @@ class Serving:
     """How often the cache is held: a cache that grows by concatenation is there twice."""
     head_copies: float = 0.0
     """Copies of the head in 16 bits that stand beside quantised weights while they are made."""
+    expands: bool = False
+    """Keys and values are repeated for each query head of a group before attention, and the cache grows by concatenation
+    (transformers: `repeat_kv`, `DynamicCache.update`)."""
     kv_reserved: float = 0.0
     """Share of the free memory that is taken for the cache from the start."""
     context_bytes: float = 0.6 * 2**30
     """Context and kernels, beside the allocator's memory."""
 
+
+CUBLAS_FEW = 0.85
+"""Of the stream's bandwidth, what cuBLAS' products on few rows get, in every framework that calls it."""
 
 SERVING: dict[str, Serving] = {
     "vllm": Serving(
@@ -74,7 +78,7 @@ SERVING: dict[str, Serving] = {
         kernels=8,
         host_step=1.5e-3,
         host_row=2e-5,
-        share={"4": 0.8, "gptq": 0.85, "8": 0.9},
+        share={"16": CUBLAS_FEW, "4": 0.8, "gptq": 0.85, "8": 0.9},
         kv_reserved=0.9,
     ),
     "vllm-eager": Serving(
@@ -85,7 +89,7 @@ SERVING: dict[str, Serving] = {
         gap=5e-6,
         kernels=12,
         passes=24,
-        matmul=0.85,
+        share={"16": CUBLAS_FEW},
     ),
     "tensorrt-llm": Serving(
         source="NVIDIA/TensorRT-LLM: docs/source/performance (fused kernels, in-flight batching)",
@@ -101,6 +105,15 @@ SERVING: dict[str, Serving] = {
         kernels=8,
         host_step=5e-4,
         host_row=1e-5,
+        share={"16": CUBLAS_FEW, "4": 0.8, "gptq": 0.85, "8": 0.9},
+    ),
+    "lmdeploy": Serving(
+        source="InternLM/lmdeploy: docs/en/inference/turbomind.md (a server in C++, fused kernels)",
+        gap=4e-6,
+        kernels=8,
+        host_step=5e-4,
+        host_row=1e-5,
+        share={"16": CUBLAS_FEW, "4": 0.8, "gptq": 0.85, "8": 0.9},
     ),
     "tgi": Serving(
         source="huggingface/text-generation-inference: server/ (flash attention, CUDA graphs)",
@@ -108,14 +121,15 @@ SERVING: dict[str, Serving] = {
         kernels=9,
         host_step=2e-3,
         host_row=5e-5,
+        share={"16": CUBLAS_FEW, "4": 0.8, "gptq": 0.85, "8": 0.9},
     ),
     "transformers": Serving(
         source="QwenLM/Qwen: README, inference performance (A100): 0.76 to 0.78 ms a block from 1.8B to 14B in bf16; LLM.int8() from "
         "huggingface/blog: bloom-inference-pytorch-scripts",
         host_layer=7.7e-4,
-        host_product={"nf4": 6e-5, "nf4-double": 9e-5, "bnb-int8": 6.7e-4, "8": 6.7e-4, "gptq": -2.2e-5},
-        host_row=0.0,
-        share={"16": 0.85, "gptq": 0.5, "gptq8": 0.4},
+        host_product={"nf4": 6e-5, "nf4-double": 9e-5, "bnb-int8": 6.7e-4, "8": 6.7e-4},
+        share={"16": CUBLAS_FEW},
+        expands=True,
         passes=40,
         gap=5e-6,
         kernels=20,
@@ -124,10 +138,11 @@ SERVING: dict[str, Serving] = {
         hop_seconds=1e-4,
     ),
     "autogptq": Serving(
-        source="AutoGPTQ/AutoGPTQ: exllama kernels under transformers; QwenLM/Qwen: README",
-        host_layer=6.2e-4,
+        source="AutoGPTQ/AutoGPTQ: exllama kernels under transformers, whose own Python is around them",
+        host_layer=7.7e-4,
+        expands=True,
         host_product={"8": 3e-5, "gptq8": 3e-5},
-        share={"16": 0.85, "gptq": 0.5, "4": 0.5, "8": 0.45, "gptq8": 0.45},
+        share={"16": CUBLAS_FEW, "gptq": 0.5, "4": 0.5, "8": 0.45, "gptq8": 0.45},
         passes=40,
         gap=5e-6,
         kernels=20,
@@ -139,7 +154,7 @@ SERVING: dict[str, Serving] = {
         head_copies=1.4,
         host_layer=1.0e-3,
         host_product={"nf4": 8e-5, "nf4-double": 1.15e-4, "bnb-int8": 4e-4, "8": 4e-4},
-        share={"16": 0.9},
+        share={"16": CUBLAS_FEW},
         passes=40,
         gap=5e-6,
         kernels=20,
@@ -166,7 +181,6 @@ SERVING: dict[str, Serving] = {
         passes=40,
         flash=False,
         accumulate_16=True,
-        matmul=0.85,
         chunk=512,
         parallel="layers",
         context_bytes=0.5 * 2**30,
@@ -187,7 +201,7 @@ SERVING: dict[str, Serving] = {
         source="microsoft/DeepSpeed-MII, huggingface/blog: bloom-inference-pytorch-scripts",
         gap=8e-6,
         kernels=10,
-        share={"16": 0.85, "8": 0.16, "bnb-int8": 0.16},
+        share={"16": CUBLAS_FEW, "8": 0.16, "bnb-int8": 0.16},
         host_row=3.2e-4,
         reduce_seconds=5e-5,
     ),
@@ -195,14 +209,14 @@ SERVING: dict[str, Serving] = {
         source="deepspeedai/DeepSpeed: runtime/zero/stage3.py; huggingface/blog: bloom-inference-pytorch-scripts",
         host_layer=1.0e-3,
         parallel="zero3",
-        share={"16": 0.85},
+        share={"16": CUBLAS_FEW},
         passes=40,
         kernels=20,
     ),
     "genwright": Serving(
         source="genwright: models/generate.py, eager transformers with a static batch",
         host_layer=7.7e-4,
-        share={"16": 0.85},
+        share={"16": CUBLAS_FEW},
         passes=40,
         gap=5e-6,
         kernels=20,
@@ -225,7 +239,7 @@ SAID: tuple[tuple[str, str], ...] = (
     (r"tensorrt|trt", "tensorrt-llm"),
     (r"sglang", "sglang"),
     (r"\btgi\b|text-generation-inference", "tgi"),
-    (r"lmdeploy|turbomind", "vllm"),
+    (r"lmdeploy|turbomind", "lmdeploy"),
     (r"transformers|accelerate|hugging|\bhf\b|bitsandbytes|pytorch|torch", "transformers"),
     (r"genwright", "genwright"),
 )

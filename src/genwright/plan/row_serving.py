@@ -114,7 +114,8 @@ def _lengths(row: Mapping[str, str], said: str, framework: str, context: int, no
     if not answer:
         answer = middle or usual[1]
         notes.append(f"answer not stated: {answer} tokens")
-    if context and prompt + answer > context:
+    stated = row.get("input_tokens") and row.get("output_tokens")
+    if context and prompt + answer > context and not stated:
         answer = max(1, min(answer, context - 1))
         prompt = max(1, min(prompt, context - answer))
         notes.append(f"shortened to the model's {context} tokens")

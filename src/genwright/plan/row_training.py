@@ -36,7 +36,8 @@ FRAMEWORKS = (
     (r"peft", "peft"),
     (r"transformers|hugging|trainer", "transformers"),
     (r"maxtext|jax|levanter", "megatron"),
-    (r"gpt-?neox|metaseq|colossal|foundry|composer", "megatron"),
+    (r"foundry|composer|mosaic", "llm-foundry"),
+    (r"gpt-?neox|metaseq|colossal", "megatron"),
     (r"genwright", "genwright"),
 )
 """As papers write them -> ours; the first that is found."""
@@ -323,6 +324,7 @@ def _strategy(row: Mapping[str, str], said: str, framework: str, adapted: bool, 
         "torchtitan": "zero3",
         "internevo": "zero1",
         "megatron": "zero1",
+        "llm-foundry": "zero3",
         "megatron-deepspeed": "zero1",
         "deepspeed": "zero2",
     }

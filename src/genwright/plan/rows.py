@@ -91,7 +91,7 @@ def _training(row: Mapping[str, str], cache: Path | None, calibration: Any) -> d
 
     asked = training_row(row)
     setup = replace(asked.setup, accumulate=1) if asked.per_micro_batch else asked.setup
-    found = estimate_training(setup, asked.placed.device, cache=cache, calibration=calibration)
+    found = estimate_training(setup, asked.placed, cache=cache, calibration=calibration)
     return training_answer(found, setup, asked.placed.device) | {"notes": "; ".join((*asked.notes, *found.notes))}
 
 

@@ -117,6 +117,8 @@ def server(setup: ServingSetup, device: str | Placed) -> Server:
     weights = format_of(setup.precision)
     if name == "autogptq" and weights.kernel == "16":  # nothing to unpack: plain transformers
         framework = serving_of("transformers")[1]
+    if name == "transformers" and weights.kernel.startswith("gptq"):  # its quantizer for them
+        framework = serving_of("autogptq")[1]
     return Server(setup.check(), dims_of(_config(setup.model)), weights, framework, placed)
 
 
@@ -233,7 +235,7 @@ def _attention(one: Server, tokens: int, context: int, queries: int, keys: int, 
     seen = min(context, dims.window) if dims.window else context
     pairs = tokens * (seen - tokens / 2 + 0.5) if tokens > 1 else seen
     cache = 2.0 * rows * seen * keys * kv_bits(one.setup.kv_precision + " kv" if one.setup.kv_precision else "") / 8
-    moved = cache + 4.0 * rows * tokens * queries
+    moved = cache * _copies(one) + 4.0 * rows * tokens * queries
     if not one.framework.flash and tokens > 1:  # scores in float32: written, masked, made to probabilities, read
         moved += 4.0 * 5 * rows * (queries / dims.head_width) * tokens * seen
     return Op(
@@ -246,6 +248,16 @@ def _attention(one: Server, tokens: int, context: int, queries: int, keys: int, 
         phase,
         (tokens, context, dims.head_width, rows),
     )
+
+
+def _copies(one: Server) -> float:
+    """How often the cache is read and written in a step: once; where it is concatenated twice more, and where it is repeated for
+    g query heads, g times to write and g to read.
+    """
+    if not one.framework.expands:
+        return 1.0
+    group = one.dims.heads / one.dims.kv_heads
+    return 3.0 + (2 * group if group > 1 else 0.0)
 
 
 def op_seconds(one: Server, op: Op) -> float:
@@ -265,7 +277,7 @@ def op_seconds(one: Server, op: Op) -> float:
     )
     return (
         max(
-            speeds.matmul(m, n, k, precision=op.dtype, traffic=op.bytes) / framework.matmul,
+            speeds.matmul(m, n, k, precision=op.dtype, traffic=op.bytes, share=speeds.steady),
             _unpacked(one, op) if m <= 64 else 0.0,
         )
         + unpacking

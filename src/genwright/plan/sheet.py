@@ -37,7 +37,7 @@ def sheet(
     if wanted.get("adapter") == "full":
         wanted = {**wanted, "rank": 0}
     setup = Setup(model=config, **{**wanted, "count": count, "strategy": strategy})
-    found = estimate_training(setup, placed.device, cache=cache, calibration=calibration)
+    found = estimate_training(setup, placed, cache=cache, calibration=calibration)
     return _page(model, setup, placed, found, steps, region, usd_per_hour, note, calibration is not None)
 
 

@@ -27,6 +27,12 @@ FLOPS_PER_WATT = {
 }  # fmt: skip
 """10^12 products' FLOPs per second and watt at which an architecture starts to be held back by its power: from the measured
 matmuls of A100 (0.78 asked, 87 % kept) and H100 (1.41 asked, 80 % kept), and of the process they were made in."""
+STEADY = 0.86
+"""Of the best measured matmul, what a model's own products get hour after hour: boards warm up, operands are transposed, and
+a MAMF is the best of all shapes."""
+STEADY_BOUND = {"hopper": 0.73, "blackwell sm10": 0.73}
+"""The same where a board's power binds harder (1.4 TFLOP/s and more for each watt, beside A100's 0.78): llm-foundry's tables of
+H100 at 512 and 1,024 tokens, where nothing but products counts; on A100 the same rows find 0.86."""
 MEMORY_SHARE = 0.88
 """Of the data sheet's bandwidth that a long stream gets."""
 MEMORY_RAMP = 1.5e-6
@@ -63,6 +69,8 @@ class Speeds:
     """Hertz."""
     flash: float
     """Share of the matmul rate that fused attention reaches."""
+    steady: float = 1.0
+    """Share of `peak` that a model's own products of many rows get; 1 where they were measured themselves."""
     kernel: float = KERNEL_SECONDS
     """Least seconds of an operation."""
     basis: str = "datasheet"
@@ -83,16 +91,24 @@ class Speeds:
         )  # fmt: skip
 
     def matmul(
-        self, m: int, n: int, k: int, *, batch: int = 1, precision: str = "bf16", traffic: float | None = None
+        self,
+        m: int,
+        n: int,
+        k: int,
+        *,
+        batch: int = 1,
+        precision: str = "bf16",
+        traffic: float | None = None,
+        share: float = 1.0,
     ) -> float:
-        """Seconds of `batch` products [m, k] x [k, n]: the best tile's waves, or the bytes, whichever is longer.
+        """Seconds of `batch` products [m, k] x [k, n]: the best tile's waves at `share` of the rate, or the bytes, whichever is longer.
 
         >>> one = Speeds("one", {"bf16": 1e14}, 1e13, 1e15, 0, 1e9, 0.7, kernel=0.0)
         >>> round(one.matmul(4096, 4096, 4096) / (2 * 4096**3 / 1e14), 3)  # and 4 microseconds
         1.003
         """
         moved = traffic if traffic is not None else 2.0 * batch * (m * k + k * n + m * n)
-        return max(self._tiled(m, n, k, batch, self.rate(precision)), self.stream(moved)) + self.kernel
+        return max(self._tiled(m, n, k, batch, self.rate(precision) * share), self.stream(moved)) + self.kernel
 
     def _tiled(self, m: int, n: int, k: int, batch: int, rate: float) -> float:
         if not self.multiprocessors:
@@ -153,6 +169,7 @@ def speeds_of(placed: Placed, *, accumulate_16: bool = False) -> Speeds:
         multiprocessors=one.multiprocessors or 0,
         clock=vector / (2 * _lanes(one) * one.multiprocessors) if one.multiprocessors else 1.5e9,
         flash=next((share for kind, share in FLASH.items() if one.kind.startswith(kind)), FLASH_ELSE),
+        steady=next((share for kind, share in STEADY_BOUND.items() if one.kind.startswith(kind)), STEADY),
     )
 
 
@@ -172,10 +189,14 @@ def _cpu(one: Device) -> Speeds:
     )
 
 
-def sustained(one: Device, tflops: float) -> float:
+BITS = {"fp8": 8, "int8": 8, "tf32": 32}
+"""Of an operand: half the bits, half the energy of a product."""
+
+
+def sustained(one: Device, tflops: float, *, bits: int = 16) -> float:
     """Share of a data sheet's matmul rate that is kept up under the board's power.
 
-    0.92 * min(1, sqrt(r0 / r)), r = rate / watts, r0 of the architecture. A share above 1 is nowhere clamped away: where a
+    0.92 * min(1, sqrt(r0 / r)), r = rate * bits / 16 / watts, r0 of the architecture. A share above 1 is nowhere clamped away: where a
     matmul was measured, that stands.
 
     >>> from genwright.catalogue.devices import devices
@@ -187,7 +208,7 @@ def sustained(one: Device, tflops: float) -> float:
     knee = next((value for kind, value in FLOPS_PER_WATT.items() if one.kind.startswith(kind)), None)
     if knee is None or not one.watts:
         return BEST_SHARE * (0.85 if one.kind.startswith(("tpu", "apple")) else 1.0)
-    return BEST_SHARE * min(1.0, math.sqrt(knee * one.watts / tflops))
+    return BEST_SHARE * min(1.0, math.sqrt(knee * one.watts / (tflops * bits / 16)))
 
 
 def _peaks(one: Device, accumulate_16: bool) -> dict[str, float]:
@@ -201,7 +222,7 @@ def _peaks(one: Device, accumulate_16: bool) -> dict[str, float]:
         "fp8": one.fp8_tflops, "int8": one.int8_tops or sixteen,
     }  # fmt: skip
     return {
-        name: value * 1e12 * (BEST_SHARE if name == "fp32" else sustained(one, value))
+        name: value * 1e12 * (BEST_SHARE if name == "fp32" else sustained(one, value, bits=BITS.get(name, 16)))
         for name, value in sheet.items()
         if value
     }

@@ -46,6 +46,10 @@ NOT_CAUSAL = (
 DEQUANTIZE_SHARE = 0.45
 """Of the stream's bandwidth, when weights are unpacked: the table lookups of bitsandbytes and GPTQ's shifts."""
 OPTIMIZER_SHARE = 0.9
+FIRST = ("llm-foundry",)
+"""Frameworks whose published tables ran the first FlashAttention, in Triton (llm-foundry: `attn_impl: triton`)."""
+FIRST_FLASH = 0.55
+"""Of the second's rate, forward and backward, on A100 (Dao 2023, arXiv 2307.08691, figures 4 to 6)."""
 HOST_BANDWIDTH = {"volta": 11e9, "turing": 11e9, "ampere": 22e9, "ada": 22e9, "hopper": 45e9, "blackwell": 45e9}
 """Architecture -> bytes a second that a copy to pinned host memory gets."""
 HOST_UPDATES = 1.2e9
@@ -121,9 +125,6 @@ def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, 
     return device + host if pace.waits else max(device, host)
 
 
-STEADY = 0.86
-"""Of the best measured matmul, what products of a training step get hour after hour: boards warm up, operands are transposed,
-and a MAMF is the best of all shapes."""
 UNPACKED_BYTES = {"int4": 18.0, "int8": 10.0}
 """Of a weight kept in integers by GPTQ: read and written while torch's own operations shift, mask and scale it into 16 bits
 (AutoGPTQ: nn_modules/qlinear/qlinear_cuda_old.py, the path that has a gradient)."""
@@ -169,19 +170,25 @@ def _hooks(trace: Trace, setup: Setup) -> float:
 def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
     """Of one run."""
     m, n, k, batch = op.shape
-    steady = STEADY if pace.basis == "datasheet" else 1.0
     if op.kind == "matmul" and m:
         n = max(
             1, round(op.flops / (2.0 * m * k * max(1, batch)))
         )  # a tensor-parallel rank's share has its FLOPs, not always its shape
-        return pace.matmul(m, n, k, batch=max(1, batch), precision=_units(op.dtype, pace), traffic=op.bytes) / steady
+        return pace.matmul(
+            m, n, k, batch=max(1, batch), precision=_units(op.dtype, pace), traffic=op.bytes, share=pace.steady
+        )
     if op.kind == "matmul":
-        return max(op.flops / pace.rate(_units(op.dtype, pace)), pace.stream(op.bytes)) / steady + pace.kernel
+        rate = pace.rate(_units(op.dtype, pace)) * pace.steady
+        return max(op.flops / rate, pace.stream(op.bytes)) + pace.kernel
     if op.kind == "attention":
         seen = 1.0 if setup.objective in NOT_CAUSAL else 0.5
         backward = "backward" in op.op
         return pace.attention(
-            op.flops * seen, op.bytes, queries=m or 512, precision=_units(op.dtype, pace), backward=backward
+            op.flops * seen / (FIRST_FLASH if setup.framework in FIRST else 1.0),
+            op.bytes,
+            queries=m or 512,
+            precision=_units(op.dtype, pace),
+            backward=backward,
         )
     if op.kind == "dequantize":
         return pace.elementwise(op.bytes / DEQUANTIZE_SHARE)

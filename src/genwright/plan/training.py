@@ -16,6 +16,7 @@ from typing import Any
 
 from genwright.base.errors import RecipeError
 from genwright.base.files import sha256_of_json, write_atomic
+from genwright.catalogue.device_names import Placed
 from genwright.plan.allocator import Allocator, NoRoom, live_peak
 from genwright.plan.architectures import config_of, context_of
 from genwright.plan.compose import compose
@@ -140,7 +141,12 @@ def memory_of(trace: Trace, device: Any, *, expandable: bool = False, capacity: 
 
 
 def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, calibration: Any = None) -> Estimate:
-    """Memory, time and what they are made of. Errors: RecipeError, UnknownName, each with the nearest that would work."""
+    """Memory, time and what they are made of. `device` is a Device, or a Placed at the clock that its power cap leaves.
+
+    Errors: RecipeError, UnknownName, each with the nearest that would work.
+    """
+    placed = device if isinstance(device, Placed) else Placed(device)
+    device = placed.device
     _check_device(setup, device)
     trace, setup, profile = trace_training(setup, cache=cache)
     outside, comm = CONTEXT, COMMUNICATOR if setup.count > 1 else Range(0, 0, 0)
@@ -157,7 +163,7 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
     parts = {name: float(size) for name, size in memory.parts.items() if size}
     parts |= {"fragmentation": float(max(0, memory.reserved - memory.active)), "context": outside.value}
     parts |= {"communication": comm.value} if comm.value else {}
-    known, unknown, notes = _time(trace, setup, device, calibration)
+    known, unknown, notes = _time(trace, setup, placed, calibration)
     limit = usable_bytes(device)
     verdict = {"fits": memory.fits, "fit_probability": _chance(on_device, limit, memory), "limit_bytes": limit}
     notes = (*trace.notes, *_notes(setup, memory), *notes)
@@ -234,14 +240,14 @@ def _host(trace: Trace, setup: Setup) -> float:
 
 
 def _time(
-    trace: Trace, setup: Setup, device: Any, calibration: Any
+    trace: Trace, setup: Setup, placed: Placed, calibration: Any
 ) -> tuple[dict[str, Range], dict[str, str], tuple[str, ...]]:
     """What `plan.roofline` says of the trace."""
     roofline = importlib.import_module("genwright.plan.roofline")
     price: Callable[..., Any] | None = getattr(roofline, "seconds", None)
     if price is None:
         return {}, {"step_seconds": "no rates for this device"}, ()
-    seconds = price(trace, device, setup=setup, calibration=calibration)
+    seconds = price(trace, placed, setup=setup, calibration=calibration)
     return {"step_seconds": seconds}, {}, ()
 
 
