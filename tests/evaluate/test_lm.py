@@ -11,8 +11,11 @@ import torch
 from tests.e2e.tiny import COLOURS, write_model
 
 from genwright.base.errors import BadRequest
+from genwright.catalogue.parts import SUITES
+from genwright.evaluate.forms import Form, Scored
 from genwright.evaluate.lm import language_model, run_tasks, write_task
 from genwright.evaluate.score import Scorer
+from genwright.evaluate.suites import Suite
 from genwright.models.attention import NAME
 from genwright.models.load import load_model, load_tokenizer
 
@@ -49,9 +52,8 @@ def ours(folder: Path) -> Scorer:
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("tasks")
-    suite = lambda form, rows: SimpleNamespace(
-        name=f"own_{form}", form=form, rows=rows, stops=(".", "\n"), max_tokens=24
-    )
+    own = {"stops": (".", "\n"), "max_tokens": 12}
+    suite = lambda form, rows: Suite(f"own_{form}", SUITES[form], rows, "", own)
     for form, rows in {"choice": CHOICES, "generation": QUESTIONS, "perplexity": TEXTS}.items():
         write_task(suite(form, rows), made)
     return made
@@ -137,4 +139,4 @@ def test_a_task_that_is_not_there_is_named(ours: Scorer, tasks: Path) -> None:
 
 def test_a_form_without_a_task_of_lm_eval(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="no tasks of the form 'code'"):
-        write_task(SimpleNamespace(form="code"), tmp_path)
+        write_task(Suite("a", Form("code", {}, (), lambda *_: Scored([])), [], ""), tmp_path)

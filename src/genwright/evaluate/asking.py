@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from genwright.base.errors import BadRequest
 from genwright.catalogue.parts import METRICS
 from genwright.evaluate.forms import Form, Message, Options, Row, Scored, Target
 from genwright.evaluate.score import cut
@@ -48,7 +49,7 @@ def write(target: Target, rows: Sequence[Row], options: Options) -> Scored:
             for answer in target.reply([conversation_of(row["prompt"]) for row in rows], options)
         ]
     else:
-        answers = target.continuations([row["prompt"] for row in rows], stops, own["max_tokens"])
+        answers = target.continuations([text_of(row["prompt"]) for row in rows], stops, own["max_tokens"])
     metric, references = METRICS[options.metric], [row["reference"] for row in rows]
     also = {"corpus": metric.corpus(answers, references)} if metric.whole else {}
     return Scored(metric.per_row(answers, references), answers, also)
@@ -57,6 +58,15 @@ def write(target: Target, rows: Sequence[Row], options: Options) -> Scored:
 def conversation_of(prompt: str | list[Message]) -> list[Message]:
     """A text is a user's turn; a conversation stands as it is."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def text_of(prompt: str | list[Message]) -> str:
+    """Errors: BadRequest for a conversation where a plain text is continued."""
+    if not isinstance(prompt, str):
+        raise BadRequest(
+            "A conversation is no plain text.", wanted="prompts that are texts", do="leave out chat = false"
+        )
+    return prompt
 
 
 def read_text(target: Target, rows: Sequence[Row], options: Options) -> Scored:
@@ -69,7 +79,7 @@ def read_text(target: Target, rows: Sequence[Row], options: Options) -> Scored:
         "word_perplexity": math.exp(-total / max(1, words)), "byte_perplexity": math.exp(-total / sum(sizes)),
         "bits_per_byte": -total / sum(sizes) / math.log(2),
     }  # fmt: skip
-    return Scored([-one / size / math.log(2) for one, size in zip(nats, sizes)], [], also, sizes)
+    return Scored([-one / size / math.log(2) for one, size in zip(nats, sizes)], [], also, sizes, True)
 
 
 WRITTEN: dict[str, Any] = {"max_tokens": 128, "temperature": 0.0}
@@ -86,5 +96,5 @@ GENERATION = Form(
 )  # fmt: skip
 PERPLEXITY = Form(
     "perplexity", {"text": str}, ("bits-per-byte",), read_text, {}, lambda row: "" if row["text"] else "'text' is empty.",
-    ("bits-per-byte",), asks=("rolling",),
+    asks=("rolling",), percent=False,
 )  # fmt: skip

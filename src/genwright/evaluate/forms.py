@@ -58,6 +58,7 @@ class Scored:
     """Figures of the whole that stand beside the score."""
     weights: list[float] | None = None
     """What each row counts for, such as a text's bytes; alike where there are none."""
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,18 @@ class Form:
     fields: Mapping[str, Any]
     """Field -> its type, or several, for `isinstance`. A row may have more."""
     metrics: tuple[str, ...]
-    """Those that fit; a suite that names none has the first."""
+    """Those that fit; a suite that names none has the first. None here: those of the task that it runs."""
     run: Callable[[Target, Sequence[Row], Options], Scored]
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keys that a suite of this form may set, and their defaults, whose types they keep."""
     check: Callable[[Row], str] = lambda row: ""
     """What is wrong with a row whose fields have the right types; an empty text where nothing is."""
-    lower_is_better: tuple[str, ...] = ()
-    """Of the metrics."""
     read: Callable[[Path, Mapping[str, Any]], list[Row]] | None = None
     """The rows of a file or folder, given the form's options. None: JSON lines."""
     asks: tuple[str, ...] = ("reply",)
     """The methods of the target that it calls."""
+    percent: bool = True
+    """Whether scores lie between 0 and 100, so that what so many rows can show is known before they are asked."""
 
 
 def json_lines(path: Path) -> list[Row]:

@@ -39,16 +39,20 @@ class Paired:
     better: bool
 
 
-def bootstrap(scores: Scores, *, groups: Sequence[str] | None = None, seed: int = 0) -> Interval:
+def bootstrap(
+    scores: Scores, *, groups: Sequence[str] | None = None, weights: Scores | None = None, seed: int = 0
+) -> Interval:
     """Percentile bootstrap of the mean, resampling groups whole (Efron 1979); Wilson's interval for 0/100 scores.
+
+    With weights the mean is sum(weight * score) / sum(weight), in every draw: a ratio of sums, as of bits over bytes.
 
     Wilson (1927) is used where every row is a group of its own: below a few hundred rows the bootstrap of a share is
     too narrow, and 10 of 10 is not "100 to 100". Errors: BadRequest for no scores, or one that is no number.
     """
     values = _checked(scores)
-    sums, sizes = _by_group(values, groups)
-    mean = float(values.mean())
-    if len(sums) == len(values) and set(values) <= {0.0, 100.0}:
+    sums, sizes = _by_group(values, groups, weights)
+    mean = float(sums.sum() / sizes.sum())
+    if weights is None and len(sums) == len(values) and set(values) <= {0.0, 100.0}:
         low, high = wilson(int(values.sum() / 100), len(values))
         return Interval(mean, 100 * low, 100 * high, len(values))
     draws = _resampled_means(sums, sizes, seed)
@@ -63,7 +67,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def paired(
-    before: Scores, after: Scores, *, groups: Sequence[str] | None = None, seed: int = 0, higher_is_better: bool = True
+    before: Scores, after: Scores, *, groups: Sequence[str] | None = None, weights: Scores | None = None, seed: int = 0,
+    higher_is_better: bool = True,
 ) -> Paired:  # fmt: skip
     """Compare two solutions on the same rows: exact McNemar for 0/100 scores of independent rows, else sign flips by group.
 
@@ -77,13 +82,13 @@ def paired(
         )
     one, two = _checked(before), _checked(after)
     differences = two - one
-    sums, sizes = _by_group(differences, groups)
+    sums, sizes = _by_group(differences, groups, weights)
     low, high = (float(bound) for bound in np.percentile(_resampled_means(sums, sizes, seed), [2.5, 97.5]))
-    if set(one) | set(two) <= {0.0, 100.0} and len(sums) == len(one):
+    if weights is None and set(one) | set(two) <= {0.0, 100.0} and len(sums) == len(one):
         p_value, test = mcnemar(int((differences < 0).sum()), int((differences > 0).sum())), "mcnemar-exact"
     else:
         p_value, test = _sign_flips(sums, seed), "sign-flip"
-    mean = float(differences.mean())
+    mean = float(sums.sum() / sizes.sum())
     clear = (low > 0 if higher_is_better else high < 0) and p_value < 0.05
     return Paired(mean, min(low, mean), max(high, mean), p_value, test, len(one), clear)
 
@@ -131,14 +136,17 @@ def _checked(scores: Scores) -> np.ndarray:
     return values
 
 
-def _by_group(values: np.ndarray, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+def _by_group(
+    values: np.ndarray, groups: Sequence[str] | None, weights: Scores | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Sum and size of each group, in order of first appearance."""
     names = list(groups) if groups is not None else [str(index) for index in range(len(values))]
     if len(names) != len(values):
         raise BadRequest("Groups and scores do not pair up.", wanted=f"{len(values)} groups", found=str(len(names)))
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     which = np.array([numbers[name] for name in names])
-    return np.bincount(which, weights=values), np.bincount(which).astype(float)
+    each = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
+    return np.bincount(which, weights=values * each), np.bincount(which, weights=each)
 
 
 def _resampled_means(sums: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:

@@ -1,0 +1,100 @@
+"""What a suite asks: a model in memory, or one behind an OpenAI-compatible address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from genwright.base.errors import BadRequest
+from genwright.data import formats
+from genwright.data.layouts import Setting
+from genwright.evaluate.endpoint import Endpoint, EndpointError
+from genwright.evaluate.forms import Message, Options
+from genwright.evaluate.score import Likelihood, Scorer, branching
+from genwright.models.families import family_of
+from genwright.models.generate import context_of
+from genwright.objectives.classify import Classification
+
+
+class Opened:
+    """A session (`talk.Attacked`): its model answers, classifies, or is asked for likelihoods."""
+
+    does = ("reply", "continuations", "likelihoods", "rolling")
+
+    def __init__(self, name: str, session: Any) -> None:
+        self.name, self.session = name, session
+
+    def reply(self, conversations: Sequence[Sequence[Message]], options: Options) -> list[str]:
+        """The next turns; a classifier's class. One too long for the context is an empty text."""
+        if self.session.answering.solution.head.kind == "classes":
+            return self._classes([str(messages[-1]["content"]) for messages in conversations])
+        session, own = self.session, options.own
+        session.max_new_tokens, session.seed = own.get("max_tokens", session.max_new_tokens), options.seed
+        asked = [list(messages) for messages in conversations]
+        return list(session.replies(asked, temperature=own.get("temperature", 0.0)))
+
+    def continuations(self, texts: Sequence[str], stops: Sequence[str], max_tokens: int) -> list[str]:
+        """Greedily, as plain text, without examples or template."""
+        return self._scorer.continuations(texts, stops, max_tokens)
+
+    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
+        """Of each answer after its context."""
+        return self._scorer.likelihoods(pairs)
+
+    def rolling(self, texts: Sequence[str]) -> list[float]:
+        """Of whole texts, nats."""
+        return self._scorer.rolling(texts)
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.session.answering.model, self.session.answering.tokenizer)
+
+    def _classes(self, texts: list[str]) -> list[str]:
+        answering = self.session.answering
+        config = answering.model.config
+        answering.setting = Setting(
+            Classification(), answering.tokenizer, family_of(config), context_of(answering.model),
+            answering.solution.head.labels,
+        )  # fmt: skip
+        with branching(answering.model):
+            return list(answering.answer([formats.Row("labelled", text=text) for text in texts], None))
+
+
+class Remote:
+    """An address: it replies to conversations and tells no likelihoods."""
+
+    does = ("reply",)
+
+    def __init__(self, endpoint: Endpoint, name: str = "") -> None:
+        self.endpoint, self.name = endpoint, name or endpoint.name
+
+    def reply(self, conversations: Sequence[Sequence[Message]], options: Options) -> list[str]:
+        """The next turns. Errors: EndpointError where not one came."""
+        own = options.own
+        asked = replace(
+            self.endpoint, max_tokens=own.get("max_tokens", 256), temperature=own.get("temperature", 0.0)
+        )  # fmt: skip
+        said = asked.replies(conversations)
+        if not any(said):
+            raise EndpointError(
+                f"{self.name} gave no answer to any of {len(said)} rows.", do="check that it is running"
+            )
+        return said
+
+    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
+        """Errors: BadRequest, always."""
+        raise self._refusal()
+
+    def rolling(self, texts: Sequence[str]) -> list[float]:
+        """Errors: BadRequest, always."""
+        raise self._refusal()
+
+    def continuations(self, texts: Sequence[str], stops: Sequence[str], max_tokens: int) -> list[str]:
+        """Errors: BadRequest, always."""
+        raise self._refusal()
+
+    def _refusal(self) -> BadRequest:
+        return BadRequest(f"{self.name} only answers conversations.", wanted="a model on this machine: an address tells no "
+                          "likelihoods and continues no plain text")  # fmt: skip
