@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,24 +42,25 @@ def logistic(
     x_BD: npt.ArrayLike, label_B: npt.ArrayLike, classes: int, *, l2: float = 1e-4, rounds: int = 300
 ) -> tuple[Array, Array]:
     """Multinomial logistic regression, every class of equal weight: (weight_DC, bias_C), by Nesterov's gradient descent."""
-    x, label = np.asarray(x_BD, np.float64), np.asarray(label_B, np.int64)
-    target = np.eye(classes)[label]
+    x, label = np.asarray(x_BD, np.float32), np.asarray(label_B, np.int64)
+    target = np.eye(classes, dtype=np.float32)[label]
     count = np.maximum(target.sum(0), 1)
-    share = (1 / (count * (target.sum(0) > 0).sum()))[label][:, None]
-    x = np.hstack([x, np.ones((len(x), 1))])
-    weight = np.zeros((x.shape[1], classes))
-    step, before = 1.0 / (0.5 * float((share * x**2).sum()) + l2), weight
+    share = (1 / (count * (target.sum(0) > 0).sum())).astype(np.float32)[label][:, None]
+    x = np.hstack([x, np.ones((len(x), 1), np.float32)])
+    weight = np.zeros((x.shape[1], classes), np.float32)
+    step = np.float32(1.0 / (0.5 * float((share * x**2).sum()) + l2))
+    before = weight
     for number in range(rounds):
-        ahead = weight + number / (number + 3) * (weight - before)
-        gradient = x.T @ (share * (softmax(x @ ahead) - target)) + l2 * ahead
+        ahead = weight + np.float32(number / (number + 3)) * (weight - before)
+        gradient = x.T @ (share * (softmax(x @ ahead) - target)) + np.float32(l2) * ahead
         before, weight = weight, ahead - step * gradient
-    return weight[:-1], weight[-1]
+    return weight[:-1].astype(np.float64), weight[-1].astype(np.float64)
 
 
-def softmax(x_BC: Array) -> Array:
+def softmax(x_BC: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Over the last axis."""
     power = np.exp(x_BC - x_BC.max(-1, keepdims=True))
-    out: Array = power / power.sum(-1, keepdims=True)
+    out: npt.NDArray[Any] = power / power.sum(-1, keepdims=True)
     return out
 
 

@@ -1,9 +1,10 @@
 """Which expert answers a query: a linear head over meaning and words, nearness to the expert's own texts, and a calibrated no.
 
-    score of an expert = logit + NEAR * cosine to its nearest centroid
+    score of an expert = logit + MEANING * cosine to its nearest texts + WORDS * the same of their words
+                         - GROUND * logit of the background
 
 The head is multinomial with one class more: `background`, what people ask when no expert is meant. A query whose best score is
-below the threshold goes to the base. Thresholds come from queries that no expert was trained on (split conformal): each expert
+below the threshold goes to the base. Centroids say whose texts are compared at all. Thresholds come from queries that no expert was trained on (split conformal): each expert
 gives up at most `lose` of its own, and more, up to `most_lost`, where that is needed to route wrongly at most `false_routes` of
 held-out background. A conversation stays with its expert unless another beats it clearly.
 """
@@ -23,7 +24,12 @@ from genwright.serve.embed import Embedder
 from genwright.serve.expert_profile import ExpertProfile
 from genwright.serve.words import hashed, rarity
 
-NEAR = 8.0
+MEANING, WORDS, GROUND = 8.0, 8.0, 0.3
+"""Weights of nearness by meaning and by words, and of the background's logit: the best of eleven tried (docs/routing.md)."""
+NEIGHBOURS = 3
+LOOKED_AT = 8
+"""Experts whose own texts are compared with a query: those that head and centroids call likeliest."""
+FAR = -99.0
 STAYS = 1.5
 """By how much another expert's score must beat that of the one a conversation has."""
 
@@ -35,7 +41,7 @@ SHORT_WORDS = 4
 class Wanted:
     """What the thresholds are set for."""
 
-    lose: float = 0.02
+    lose: float = 0.03
     """Share of an expert's own queries that may go to the base."""
     false_routes: float = 0.05
     """Share of background that may go to an expert."""
@@ -51,6 +57,7 @@ class Fitted:
     bias_C: npt.NDArray[np.float32]
     centroids_KD: npt.NDArray[np.float32]
     owner_K: npt.NDArray[np.int64]
+    texts_NVF: tuple[npt.NDArray[np.float32], ...]
     rarity_W: npt.NDArray[np.float32]
     threshold_N: npt.NDArray[np.float64]
     lost: float
@@ -73,11 +80,27 @@ def features(vectors_BD: npt.ArrayLike, words_BW: npt.ArrayLike, rarity_W: npt.A
 
 
 def scores(fitted: Fitted, vectors_BD: npt.NDArray[np.float32], features_BF: npt.NDArray[np.float32]) -> Array:
-    """(B, N): see the top of this file."""
+    """(B, N): see the top of this file. Experts that are not among the `LOOKED_AT` likeliest get `FAR`."""
+    count = len(fitted.names)
     cosine_BK = vectors_BD @ fitted.centroids_KD.T
-    near_BN = np.stack([cosine_BK[:, fitted.owner_K == one].max(1) for one in range(len(fitted.names))], 1)
+    near_BN = np.stack([cosine_BK[:, fitted.owner_K == one].max(1) for one in range(count)], 1)
     logit_BC = features_BF @ fitted.weight_FC + fitted.bias_C
-    return np.asarray(logit_BC[:, : len(fitted.names)] + NEAR * near_BN, np.float64)
+    likely_BN = logit_BC[:, :count] + MEANING * near_BN
+    out_BN = np.full((len(vectors_BD), count), FAR)
+    for row, feature_F in enumerate(features_BF):
+        for place in np.argsort(-likely_BN[row])[:LOOKED_AT]:
+            meaning, words = neighbours(fitted.texts_NVF[place], feature_F, vectors_BD.shape[1])
+            out_BN[row, place] = logit_BC[row, place] + MEANING * meaning + WORDS * words - GROUND * logit_BC[row, -1]
+    return out_BN
+
+
+def neighbours(
+    texts_VF: npt.NDArray[np.float32], feature_F: npt.NDArray[np.float32], width: int
+) -> tuple[float, float]:
+    """Mean cosine of the `NEIGHBOURS` nearest texts, by meaning and by words."""
+    found = (texts_VF[:, :width] @ feature_F[:width], texts_VF[:, width:] @ feature_F[width:])
+    meaning, words = (float(np.sort(one)[-NEIGHBOURS:].mean()) for one in found)
+    return meaning, words
 
 
 def fit(profiles: Sequence[ExpertProfile], background: Background, wanted: Wanted = Wanted()) -> Fitted | None:
@@ -94,7 +117,7 @@ def fit(profiles: Sequence[ExpertProfile], background: Background, wanted: Wante
         tuple(one.name for one in profiles), weight.astype(np.float32), bias.astype(np.float32),
         np.vstack([one.centroids_KD for one in profiles]),
         np.concatenate([[place] * len(one.centroids_KD) for place, one in enumerate(profiles)]),
-        rare, np.zeros(count), 0.0, 0.0,
+        tuple(parts[:count]), rare, np.zeros(count), 0.0, 0.0,
     )  # fmt: skip
     return _with_thresholds(bare, profiles, background, wanted)
 
