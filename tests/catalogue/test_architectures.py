@@ -66,3 +66,12 @@ def test_a_gpt_of_stated_sizes_is_built_from_them() -> None:
     assert (one.config["n_embd"], one.config["n_layer"]) == (14336, 70)
     assert one.parameters == pytest.approx(176e9, rel=0.02)
     assert "not stated" in stated("GPT 200B").note
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [("GPT 187B", "nhidden = 108*8*c = 864*c which gives 13824"), ("GPT 196B", "another setup: NHIDDEN=13")],
+)
+def test_a_number_that_cannot_be_a_width_is_not_taken_for_one(said: str, text: str) -> None:
+    found = stated(said, text)
+    assert found.config["n_layer"] < 200 and abs(found.parameters / (float(said[4:-1]) * 1e9) - 1) < 0.05

@@ -177,12 +177,15 @@ PACKED = re.compile(
     r"\b(?:bf16|fp16|fp32|fp8|fp4|int8|int4|nf4|\d-?bits?|w\da\d+|q\d(?:-k)?(?:-[ms])?|f16|awq|gptq|gguf)\b"
 )
 """How weights are packed."""
-STATED = re.compile(r"(?:n?hidden|hidden_size|width|d_model)\s*=\s*(\d+)", re.I)
+STATED = re.compile(r"(?:n?hidden|hidden_size|width|d_model)\s*=\s*(\d+)(?![\d ]*[*%x/])", re.I)
+"""A number, not a sum that is begun ("NHIDDEN = 108*8*c")."""
 STATED_LAYERS = re.compile(r"n?layers?\s*=\s*(\d+)", re.I)
 STATED_HEADS = re.compile(r"n?heads?\s*=\s*(\d+)", re.I)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bmt])\b", re.I)
 ANY_DENSE = re.compile(r"\b(gpt|dense|transformer|megatron|llama)\b", re.I)
 HEAD_WIDTH = 128
+DEEPEST = 512
+"""Layers that a width must not ask for: then the width that was read is another number."""
 SLIM = 110
 """Width over layers of a GPT whose sizes are not stated: between GPT-3's 128 and Llama's 102 to 128."""
 
@@ -252,7 +255,7 @@ def _dense(
     name: str, count: float, width: int, layers: re.Match[str] | None, heads: re.Match[str] | None
 ) -> Architecture:
     """N = 12 L h^2 + V h, for a width that is stated, else one of SLIM layers."""
-    if not width:
+    if not width or count > 12 * DEEPEST * width * width:
         width = max(HEAD_WIDTH, round((count * SLIM / 12) ** (1 / 3) / HEAD_WIDTH) * HEAD_WIDTH)
     depth = int(layers[1]) if layers else max(1, round((count - 50304 * width) / (12 * width * width)))
     number = int(heads[1]) if heads else max(1, width // HEAD_WIDTH)
