@@ -54,7 +54,11 @@ def a_cached_prefix_is_counted_within_the_prompt(client: httpx.Client, model: st
 def an_answer_to_a_tools_prompt_counts_the_tools_turns(client: httpx.Client, model: str) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "house"}'}}
     said = [{"role": "user", "content": "look"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
-    body = {"model": model, "messages": [*said, {"role": "tool", "tool_call_id": "c1", "content": TEXT}], "max_tokens": 3}
+    body = {
+        "model": model,
+        "messages": [*said, {"role": "tool", "tool_call_id": "c1", "content": TEXT}],
+        "max_tokens": 3,
+    }
     answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()
     assert answer["usage"]["prompt_tokens"] > ask(client, model, "look").json()["usage"]["prompt_tokens"]
 

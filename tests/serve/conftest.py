@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from genwright.serve.contracts import Chunk, EngineDown, EngineMetrics, Usage
 from genwright.serve.energy import Split
 from genwright.serve.gateway import Gateway, application
 from genwright.serve.keys import Keys
+from genwright.serve.live import Holders, LiveRouter
 from genwright.serve.meter import Meter, read_records
 from genwright.serve.pool import Pool
 from genwright.serve.server import listening, run_until, server_of
@@ -56,10 +58,26 @@ class Echo:
                 if self.die_after is not None:
                     self.alive, self.die_after = False, None
                     raise EngineDown("echo died")
-                message = {"message": {"role": "assistant", "content": " ".join(words)}, "finish_reason": "stop", "index": 0}
+                message = {
+                    "message": {"role": "assistant", "content": " ".join(words)},
+                    "finish_reason": "stop",
+                    "index": 0,
+                }
                 told = {"id": "e", "object": "chat.completion", "created": 0, "choices": [message]}
                 usage = Usage(len(str(text).split()), 0, len(words))
-                yield Chunk({**told, "usage": {"prompt_tokens": usage.prompt, "completion_tokens": usage.generated, "total_tokens": 0}}, " ".join(words), len(words), usage)
+                yield Chunk(
+                    {
+                        **told,
+                        "usage": {
+                            "prompt_tokens": usage.prompt,
+                            "completion_tokens": usage.generated,
+                            "total_tokens": 0,
+                        },
+                    },
+                    " ".join(words),
+                    len(words),
+                    usage,
+                )
                 return
             for number, word in enumerate(words):
                 if self.die_after is not None and number == self.die_after:
@@ -68,14 +86,20 @@ class Echo:
                 while self.hold is not None and number > 0 and not self.hold.is_set():
                     await asyncio.sleep(0.005)
                 piece = {"delta": {"content": word + " "}, "index": 0, "finish_reason": None}
-                yield Chunk({"id": "e", "choices": [piece]}, word + " ", 1, Usage(len(str(text).split()), 0, number + 1))
+                yield Chunk(
+                    {"id": "e", "choices": [piece]}, word + " ", 1, Usage(len(str(text).split()), 0, number + 1)
+                )
             yield Chunk({"id": "e", "choices": [{"delta": {}, "index": 0, "finish_reason": "stop"}]}, "", 0, None)
         finally:
             self.running -= 1
             self.closed += 1
 
     async def embed(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {"object": "list", "data": [{"embedding": [1.0], "index": 0}], "usage": {"prompt_tokens": 2, "total_tokens": 2}}
+        return {
+            "object": "list",
+            "data": [{"embedding": [1.0], "index": 0}],
+            "usage": {"prompt_tokens": 2, "total_tokens": 2},
+        }
 
     async def load_adapter(self, name: str, path: Path, version: str) -> None:
         self.loaded.append(f"{name}@{version}")
@@ -106,9 +130,10 @@ class Ticks:
 class Serving:
     """A running server, its parts, and a client."""
 
-    def __init__(self, url: str, parts: Parts, folder: Path) -> None:
+    def __init__(self, url: str, parts: Parts, folder: Path, certificate: Path | None = None) -> None:
         self.url, self.parts, self.folder = url, parts, folder
-        self.http = httpx.Client(base_url=url, timeout=20)
+        verify = ssl.create_default_context(cafile=certificate) if certificate else True
+        self.http = httpx.Client(base_url=url, timeout=20, verify=verify)
 
     def chat(self, text: str, **more: Any) -> httpx.Response:
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
@@ -127,31 +152,51 @@ class Serving:
 
 
 @contextmanager
-def serving(engines: list[Any], folder: Path, *, keys: Keys | None = None, patience: float = 5.0, cors: tuple[str, ...] = (), **parts: Any) -> Iterator[Serving]:
+def serving(
+    engines: list[Any],
+    folder: Path,
+    *,
+    keys: Keys | None = None,
+    patience: float = 5.0,
+    cors: tuple[str, ...] = (),
+    library_of: Callable[[Pool, Holders], Any] | None = None,
+    tls: tuple[Path, Path] | None = None,
+    **parts: Any,
+) -> Iterator[Serving]:
     meter, pool = Meter(folder), Pool(engines, patience)
     known = Parts(pool, meter, Split(Ticks(), 0.0), parts.pop("model", engines[0].model), parts.pop("context", 512))
-    answers = Answers(replace(known, **parts))
-    app = application(Gateway(answers, keys), cors=cors)
+    live = library_of(pool, known.holders) if library_of is not None else None
+    router = LiveRouter(live, parts.pop("make_router", None)) if live is not None else None
+    answers = Answers(replace(known, **({"library": live, "router": router} if live is not None else {}), **parts))
+    app = application(Gateway(answers, keys), cors=cors, live=live)
     bound = listening("127.0.0.1", 0)
     started, loop_of, stop_of = threading.Event(), [], []
 
-    async def live() -> None:
+    async def alive() -> None:
         stop = asyncio.Event()
         loop_of.append(asyncio.get_running_loop())
         stop_of.append(stop)
+        if live is not None:
+            await live.refresh()
         await pool.start()
-        server = server_of(app)
+        watching = asyncio.create_task(live.watch()) if live is not None else None
+        server = server_of(app, *(tls or ()))
         task = asyncio.create_task(run_until(server, bound, stop))
         while not server.started:
             await asyncio.sleep(0.005)
         started.set()
         await task
+        if watching is not None:
+            watching.cancel()
+            await live.stop()
         await pool.stop()
 
-    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    thread = threading.Thread(target=lambda: asyncio.run(alive()))
     thread.start()
     assert started.wait(60), "the server did not start"
-    one = Serving(f"http://127.0.0.1:{bound.getsockname()[1]}", answers.parts, folder)
+    one = Serving(
+        f"http{'s' if tls else ''}://127.0.0.1:{bound.getsockname()[1]}", answers.parts, folder, tls[0] if tls else None
+    )
     try:
         yield one
     finally:
@@ -176,5 +221,5 @@ def server(echo: Echo, tmp_path: Path) -> Iterator[Serving]:
 
 @pytest.fixture
 def serve_with(tmp_path: Path) -> Callable[..., Any]:
-    """`with serve_with(engine, router=...) as server`."""
+    """Use: `with serve_with(engine, router=...) as server`."""
     return lambda *engines, **parts: serving(list(engines), tmp_path / "meter", **parts)

@@ -56,7 +56,9 @@ def events(text: str) -> list[dict]:
 
 
 def said(text: str) -> str:
-    return "".join((one["choices"][0].get("delta") or {}).get("content") or "" for one in events(text) if one.get("choices"))
+    return "".join(
+        (one["choices"][0].get("delta") or {}).get("content") or "" for one in events(text) if one.get("choices")
+    )
 
 
 def test_a_whole_answer_says_who_and_what_it_took(server) -> None:
@@ -71,7 +73,12 @@ def test_a_whole_answer_says_who_and_what_it_took(server) -> None:
 def test_a_stream_is_the_whole_answer_in_pieces(server) -> None:
     text = server.chat("one two three", stream=True, stream_options={"include_usage": True}).text
     assert said(text).split() == ["one", "two", "three"] and text.endswith("data: [DONE]\n\n")
-    assert events(text)[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6, "prompt_tokens_details": {"cached_tokens": 0}}
+    assert events(text)[-1]["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 3,
+        "total_tokens": 6,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     assert "usage" not in events(server.chat("one", stream=True).text)[-1]
 
 
@@ -81,7 +88,11 @@ def test_the_router_chooses_and_a_conversation_holds(serve_with, echo) -> None:
         first = server.chat("who sits in a court")
         assert first.headers["x-genwright-expert"] == "law" and first.json()["model"] == "law"
         assert first.json()["genwright"] | {"reason": "fits", "score": 0.9, "margin": 0.4} == first.json()["genwright"]
-        messages = [{"role": "user", "content": "who sits in a court"}, {"role": "assistant", "content": "x"}, {"role": "user", "content": "and why"}]
+        messages = [
+            {"role": "user", "content": "who sits in a court"},
+            {"role": "assistant", "content": "x"},
+            {"role": "user", "content": "and why"},
+        ]
         server.http.post("/v1/chat/completions", json={"messages": messages})
         assert router.held == [None, "law"] and echo.asked[-1][1] is EXPERT
         assert server.chat("a court", model="base").headers["x-genwright-expert"] == "base"
@@ -103,7 +114,9 @@ def test_keys_limit_who_asks_how_often_and_whom(serve_with, echo, tmp_path) -> N
         assert server.chat("x", model="law").status_code == 403
         assert server.chat("hi").status_code == 200
         late = server.chat("hi")
-        assert late.status_code == 429 and int(late.headers["retry-after"]) > 1 and "2 requests in a minute" in late.text
+        assert (
+            late.status_code == 429 and int(late.headers["retry-after"]) > 1 and "2 requests in a minute" in late.text
+        )
         assert {row["key"] for row in server.records()} == {"ann"}
         keys.remove("ann")
         assert server.chat("hi").status_code == 200  # no key is left: the door is open
@@ -138,7 +151,10 @@ def test_a_profile_limits_an_answer(serve_with, echo) -> None:
 
     with serve_with(echo, profiler=Profiler()) as server:
         answer = server.chat("a b c d")
-        assert answer.json()["choices"][0]["message"]["content"] == "a b" and answer.headers["x-genwright-profile"] == "chatbot"
+        assert (
+            answer.json()["choices"][0]["message"]["content"] == "a b"
+            and answer.headers["x-genwright-profile"] == "chatbot"
+        )
         assert server.records()[0]["expected_tokens"] == 5.0
 
 
@@ -176,7 +192,9 @@ def test_the_second_engine_answers_while_the_first_is_down(serve_with, echo) -> 
 
 def test_a_client_that_leaves_frees_the_engine(server, echo) -> None:
     echo.hold = threading.Event()
-    with server.http.stream("POST", "/v1/chat/completions", json={"messages": [{"role": "user", "content": "a b c d"}], "stream": True}) as answer:
+    with server.http.stream(
+        "POST", "/v1/chat/completions", json={"messages": [{"role": "user", "content": "a b c d"}], "stream": True}
+    ) as answer:
         lines = answer.iter_lines()
         next(lines)
         assert echo.running == 1
@@ -211,7 +229,10 @@ def test_wrong_bodies_are_a_clear_400(server, body: bytes, words: str) -> None:
 
 def test_large_bodies_other_types_and_other_paths(server) -> None:
     assert server.http.post("/v1/chat/completions", content=b" " * 10_000_001).status_code == 413
-    assert server.http.post("/v1/chat/completions", content=b"x", headers={"content-type": "text/plain"}).status_code == 415
+    assert (
+        server.http.post("/v1/chat/completions", content=b"x", headers={"content-type": "text/plain"}).status_code
+        == 415
+    )
     assert server.http.get("/v1/chat/completions").status_code == 405
     assert server.http.get("/v1/nothing").json()["error"]["type"] == "not_found_error"
     assert server.chat("still here").status_code == 200
@@ -241,12 +262,16 @@ def test_a_body_that_never_ends_is_408(serve_with, echo, monkeypatch) -> None:
     with serve_with(echo) as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as slow:
-            slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+            slow.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            )
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
 
 
 def test_browsers_elsewhere_are_let_in_only_when_named(serve_with, server, echo) -> None:
-    assert "access-control-allow-origin" not in server.http.get("/health", headers={"Origin": "http://a.example"}).headers
+    assert (
+        "access-control-allow-origin" not in server.http.get("/health", headers={"Origin": "http://a.example"}).headers
+    )
     with serve_with(echo, cors=("http://a.example",)) as open_one:
         told = open_one.http.get("/health", headers={"Origin": "http://a.example"}).headers
         assert told["access-control-allow-origin"] == "http://a.example"
@@ -273,7 +298,9 @@ def test_the_official_client_needs_no_change(server) -> None:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", http_client=httpx.Client()) as client:
         answer = client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "one two"}])
         assert answer.choices[0].message.content == "one two" and answer.usage.completion_tokens == 2
-        with client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "a b"}], stream=True) as stream:
+        with client.chat.completions.create(
+            model="auto", messages=[{"role": "user", "content": "a b"}], stream=True
+        ) as stream:
             assert "".join(one.choices[0].delta.content or "" for one in stream if one.choices) == "a b "
         assert client.embeddings.create(model="auto", input="x", encoding_format="float").data[0].embedding == [1.0]
         assert [one.id for one in client.models.list()] == ["auto", "echo"]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.e2e.tiny import tokenizer
+from tests.e2e.tiny import write_model as write_tiny
 
 from genwright.base.errors import Corrupt, GenwrightError, ModelError
 from genwright.export.gguf import write_adapter, write_model
@@ -17,7 +19,6 @@ from genwright.export.served import write_served
 from genwright.serve.contracts import Expert
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
 from genwright.serve.parity import check_record
-from tests.e2e.tiny import tokenizer, write_model as write_tiny
 
 PROMPT = "the red house number 3 stands"
 
@@ -27,7 +28,9 @@ def adapter(base: Path, out: Path, seed: int, **settings) -> Path:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = LoraConfig(**{"r": 4, "lora_alpha": 32, "target_modules": "all-linear", "init_lora_weights": False, **settings})
+    config = LoraConfig(
+        **{"r": 4, "lora_alpha": 32, "target_modules": "all-linear", "init_lora_weights": False, **settings}
+    )
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(out)
     return out
 
@@ -99,7 +102,9 @@ def test_the_engine_generates_what_transformers_does_with_any_adapter(made: Path
     assert len({tuple(tokens) for tokens in want.values()}) == 3
     told = asyncio.run(ask())
     for name, tokens in zip(("", "a", "b", "b", "a", ""), told):
-        assert len(tokens) > 3 and gaps(made, tokens, name) < 0.02, name  # llama.cpp keeps keys and values in half precision
+        assert len(tokens) > 3 and gaps(made, tokens, name) < 0.02, (
+            name
+        )  # llama.cpp keeps keys and values in half precision
         assert name == "b" or gaps(made, tokens, "b") > 0.1  # and the wrong adapter is seen
 
 
@@ -108,7 +113,12 @@ def test_adapters_change_while_a_request_runs_and_a_dead_process_is_started_agai
         engine = LlamaCpp("tiny", settings(made, tmp_path))
         await engine.start()
         assert await engine.ready()
-        pieces, stream = 0, engine.generate("completion", {"prompt": PROMPT, "max_tokens": 60, "stream": True, "ignore_eos": True}, None)
+        pieces, stream = (
+            0,
+            engine.generate(
+                "completion", {"prompt": PROMPT, "max_tokens": 60, "stream": True, "ignore_eos": True}, None
+            ),
+        )
         async for chunk in stream:
             pieces, generated = pieces + 1, chunk.usage.generated if chunk.usage else 0
             if pieces == 1:
@@ -145,7 +155,13 @@ def test_the_gate_passes_what_is_the_same_and_refuses_what_is_not(made: Path, tm
         check_record(out)
 
 
-@pytest.mark.parametrize(("settings", "words"), [({"use_dora": True}, "use_dora"), ({"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]}, "modules_to_save")])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]}, "modules_to_save"),
+    ],
+)
 def test_an_adapter_that_llama_cpp_would_not_apply_is_refused(made: Path, tmp_path: Path, settings, words) -> None:
     adapter(made / "model", tmp_path / "x", 5, **settings)
     with pytest.raises(ModelError, match=words):

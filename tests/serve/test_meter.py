@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.serve.conformance import CHECKS
 
 from genwright.base.errors import BadRequest
 from genwright.serve.answers import Prices
@@ -15,7 +16,6 @@ from genwright.serve.contracts import Usage
 from genwright.serve.energy import Estimated, Rapl, Split
 from genwright.serve.keys import Key, Keys, Limits
 from genwright.serve.meter import Meter, Record, read_records, read_usage, write_parquet
-from tests.serve.conformance import CHECKS
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +24,11 @@ def real(tmp_path_factory):
     if url := os.environ.get("GENWRIGHT_CONFORMANCE_URL"):
         yield httpx.Client(base_url=url, timeout=60), os.environ.get("GENWRIGHT_CONFORMANCE_MODEL", "auto")
         return
-    from genwright.export.gguf import write_model
-    from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
     from tests.e2e.tiny import write_model as write_tiny
     from tests.serve.conftest import serving
+
+    from genwright.export.gguf import write_model
+    from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
 
     folder = tmp_path_factory.mktemp("real")
     write_tiny(folder / "model", "decoder")
@@ -105,14 +106,28 @@ def test_money_by_token_or_by_the_hour() -> None:
 def test_usage_sums_rotates_and_becomes_parquet(tmp_path: Path) -> None:
     meter = Meter(tmp_path, most_rows=3)
     for number in range(5):
-        meter.add(Record(str(number), began=number * 86_400.0, key="ann" if number % 2 else "bob", prompt_tokens=10, generated_tokens=number, ttft_seconds=float(number) or None))
+        meter.add(
+            Record(
+                str(number),
+                began=number * 86_400.0,
+                key="ann" if number % 2 else "bob",
+                prompt_tokens=10,
+                generated_tokens=number,
+                ttft_seconds=float(number) or None,
+            )
+        )
         meter.flush()
     meter.close()
     assert {path.name for path in tmp_path.glob("*.sqlite")} == {"usage.sqlite", "usage-1.sqlite"}
     rows = {row["name"]: row for row in read_usage(tmp_path)}
     assert rows["ann"]["requests"] == 2 and rows["ann"]["generated_tokens"] == 4 and rows["bob"]["prompt_tokens"] == 30
     assert rows["ann"]["ttft_seconds"] == pytest.approx(2.0)
-    assert [row["name"] for row in read_usage(tmp_path, "day", since=86_400.0)] == ["1970-01-02", "1970-01-03", "1970-01-04", "1970-01-05"]
+    assert [row["name"] for row in read_usage(tmp_path, "day", since=86_400.0)] == [
+        "1970-01-02",
+        "1970-01-03",
+        "1970-01-04",
+        "1970-01-05",
+    ]
     pyarrow = pytest.importorskip("pyarrow.parquet")
     assert write_parquet(tmp_path, tmp_path / "u.parquet") == 5
     assert pyarrow.read_table(tmp_path / "u.parquet").column("generated_tokens").to_pylist() == [0, 1, 2, 3, 4]

@@ -27,6 +27,7 @@ def options(parser: ArgumentParser) -> None:
         "--limit", metavar="NAME=N", action="append", default=[], help=f"of a new key: {', '.join(LIMITS)}"
     )
     parser.add_argument("--experts", metavar="A,B", help="of a new key: the experts that it may use (default: all)")
+    parser.add_argument("--admin", action="store_true", help="of a new key: it may add and remove experts")
     parser.add_argument("--remove-key", metavar="NAME", help="forget an API key, and leave")
     parser.add_argument("--keys", action="store_true", help="list the API keys, and leave")
     override_options(parser)
@@ -47,8 +48,8 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
 
 
 def _refuse_contradictions(arguments: Namespace) -> None:
-    if (arguments.limit or arguments.experts) and not arguments.add_key:
-        raise BadRequest("--limit and --experts are of a new key.", do="add --add-key NAME")
+    if (arguments.limit or arguments.experts or arguments.admin) and not arguments.add_key:
+        raise BadRequest("--limit, --experts and --admin are of a new key.", do="add --add-key NAME")
     if not 0 <= arguments.port <= 65535:
         raise BadRequest(f"There is no port {arguments.port}.", wanted="a number from 0 to 65535")
 
@@ -83,12 +84,14 @@ def _keys(arguments: Namespace, terminal: Terminal) -> int:
         )
     elif arguments.add_key:
         experts = tuple(arguments.experts.split(",")) if arguments.experts else None
-        secret = keys.make(arguments.add_key, experts=experts, **dict(map(_limit, arguments.limit)))
+        limits = dict(map(_limit, arguments.limit))
+        secret = keys.make(arguments.add_key, experts=experts, admin=arguments.admin, **limits)
         told = f"{secret}\nIt is not kept and not shown again."
         terminal.answer({"name": arguments.add_key, "key": secret}, lambda console: console.print(told))
     else:
         rows = [
-            {name: getattr(key, name) for name in ("name", "begins", *LIMITS, "experts")} for key in keys.all().values()
+            {name: getattr(key, name) for name in ("name", "begins", *LIMITS, "experts", "admin")}
+            for key in keys.all().values()
         ]
         lines = [f"{row['name']}  {row['begins']}..." for row in rows] or ["There are no keys: everybody may ask."]
         terminal.answer(rows, lambda console: console.print("\n".join(lines)))

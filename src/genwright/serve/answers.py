@@ -36,6 +36,7 @@ from genwright.serve.contracts import (
 )  # fmt: skip
 from genwright.serve.energy import Split, Work
 from genwright.serve.keys import Key, Limits
+from genwright.serve.live import Holders
 from genwright.serve.meter import Meter, Record
 from genwright.serve.pool import Pool
 from genwright.serve.replies import Refusal
@@ -81,6 +82,8 @@ class Parts:
     profiler: Profiler | None = None
     library: Library | None = None
     prices: Prices = field(default_factory=Prices)
+    holders: Holders = field(default_factory=Holders)
+    """Which versions of experts requests are holding."""
     examples: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None
     """Sets examples before a question, where the result is a prompt with examples."""
 
@@ -169,8 +172,10 @@ class Answers:
             if route.expert is not None and not _may_use(key, route.expert):
                 route = replace(route, expert=None, reason="not-allowed")
             expert = library.get(route.expert) if library is not None and route.expert is not None else None
-            kept.held = expert.name if expert is not None else None
-            return replace(route, expert=kept.held), expert
+            if route.expert is not None and expert is None:
+                route = replace(route, expert=None, reason="nothing-fits")
+            kept.held = route.expert
+            return route, expert
         expert = library.get(name) if library is not None else None
         if expert is None:
             raise Refusal(404, f"There is no model '{name[:80]}'.", param="model", code="model_not_found")
@@ -182,7 +187,20 @@ class Answers:
         """An accepted request, ready to run. Errors: Refusal 429 when the key's limits are reached."""
         if key is not None and (used := self.limits.refuse(key)) is not None:
             raise Refusal(429, f"{used[0][0].upper()}{used[0][1:]}.", code="rate_limit_exceeded", retry_after=used[1])
-        return Run(self, thought)
+        return Run(self, self._as_it_is_now(thought))
+
+    def _as_it_is_now(self, thought: Thought) -> Thought:
+        """An expert may have been replaced or removed while the request was thought about. Errors: Refusal 404 for a name that is gone."""
+        if thought.expert is None or self.parts.library is None:
+            return thought
+        now = self.parts.library.get(thought.expert.name)
+        if now is None and thought.route.reason == "named":
+            raise Refusal(
+                404, f"The expert '{thought.expert.name}' was removed.", param="model", code="model_not_found"
+            )
+        if now is None:
+            return replace(thought, expert=None, route=replace(thought.route, expert=None, reason="nothing-fits"))
+        return replace(thought, expert=now)
 
     def close(self) -> None:
         """End the thread that thinks."""
@@ -205,6 +223,8 @@ class Run:
         self.record: Record | None = None
         self._work: Work = self.parts.split.begin(self.id)
         answers.running += 1
+        if thought.expert is not None:
+            self.parts.holders.hold(thought.expert.served_name)
 
     @property
     def is_safe_reply(self) -> bool:
@@ -259,6 +279,8 @@ class Run:
             return self.record
         joules = self.parts.split.end(self.id)
         self.answers.running -= 1
+        if self.thought.expert is not None:
+            self.parts.holders.let_go(self.thought.expert.served_name)
         self.record = replace(
             self._as_record(outcome, status), joules=joules, joules_source=self.parts.split.meter.source
         )

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -19,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route as Path
 
 from genwright.serve import checks
+from genwright.serve.admin import admin_routes
 from genwright.serve.answers import Answers, Run, Thought, conversation_id
 from genwright.serve.contracts import (
     AUTO,
@@ -33,7 +33,9 @@ from genwright.serve.contracts import (
     Route,
 )
 from genwright.serve.engines.http import usage_of
-from genwright.serve.keys import Key, Keys
+from genwright.serve.failures import HANDLERS
+from genwright.serve.keys import Key, Keys, shown
+from genwright.serve.live import LiveLibrary
 from genwright.serve.openapi import document
 from genwright.serve.prometheus import exposition
 from genwright.serve.replies import Refusal
@@ -156,9 +158,7 @@ class Gateway:
         """Who asks. Errors: Refusal 401 where keys are asked for and none that fits is shown."""
         if self.keys is None or not (self.always_keys or self.keys.all()):
             return None
-        told = http.headers.get("authorization", "")
-        scheme, _, secret = told.partition(" ")
-        key = self.keys.who(secret.strip()) if scheme.lower() == "bearer" and secret else None
+        key = self.keys.who(shown(http.headers.get("authorization", "")))
         if key is None:
             raise Refusal(401, "An API key is needed: Authorization: Bearer gw-...", code="invalid_api_key")
         return key
@@ -334,46 +334,10 @@ async def _gone(http: Http) -> None:
         pass
 
 
-async def on_refusal(http: Http, error: Exception) -> Response:
-    """What we refuse."""
-    assert isinstance(error, Refusal)
-    return error.response()
-
-
-async def on_engine_down(http: Http, error: Exception) -> Response:
-    """503, and when to come back."""
-    assert isinstance(error, EngineDown)
-    return Refusal(
-        503, f"The engine is not there: {error}.", code="engine_down", retry_after=error.retry_after
-    ).response()
-
-
-async def on_engine_refused(http: Http, error: Exception) -> Response:
-    """What the engine refuses is the client's to change."""
-    assert isinstance(error, EngineRefused)
-    return Refusal(error.status, str(error), code="engine_refused").response()
-
-
-async def on_http(http: Http, error: Exception) -> Response:
-    """A path or a method that is not there."""
-    assert isinstance(error, HTTPException)
-    response = Refusal(error.status_code, f"{error.detail}: {http.method} {http.url.path[:200]}").response()
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def on_gone(http: Http, error: Exception) -> Response:
-    """Nobody is there to read this."""
-    return Response(status_code=499)
-
-
-async def on_anything(http: Http, error: Exception) -> Response:
-    """Our own mistake, without its insides."""
-    return Refusal(500, "Something went wrong here; it is logged.", code="internal").response()
-
-
-def application(gateway: Gateway, *, cors: tuple[str, ...] = (), lifespan: Any = None) -> Starlette:
-    """The ASGI application. `cors`: origins that browsers may call from; none by default."""
+def application(
+    gateway: Gateway, *, cors: tuple[str, ...] = (), lifespan: Any = None, live: LiveLibrary | None = None
+) -> Starlette:
+    """The ASGI application. `cors`: origins that browsers may call from; none by default. `live`: experts that may change."""
     routes = [
         Path("/v1/chat/completions", gateway.chat, methods=["POST"]),
         Path("/v1/completions", gateway.completion, methods=["POST"]),
@@ -385,13 +349,11 @@ def application(gateway: Gateway, *, cors: tuple[str, ...] = (), lifespan: Any =
         Path("/metrics", gateway.metrics, methods=["GET"]),
         Path("/openapi.json", gateway.openapi, methods=["GET"]),
         Path("/", gateway.page, methods=["GET"]),
+        *(admin_routes(live, gateway.keys) if live is not None else ()),
     ]
     return Starlette(
         routes=routes, lifespan=lifespan, middleware=[_cors(cors)] if cors else [],
-        exception_handlers={
-            Refusal: on_refusal, EngineDown: on_engine_down, EngineRefused: on_engine_refused, HTTPException: on_http,
-            ClientDisconnect: on_gone, Exception: on_anything,
-        },
+        exception_handlers=dict(HANDLERS),
     )  # fmt: skip
 
 

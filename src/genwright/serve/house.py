@@ -16,49 +16,27 @@ from typing import Any
 from genwright.base.errors import BadRequest
 from genwright.catalogue.devices import devices
 from genwright.serve.answers import Answers, Parts, Prices
-from genwright.serve.contracts import Engine, Expert, Library, Request, Route
+from genwright.serve.contracts import Engine, Expert, Router
+from genwright.serve.embed import packaged_embedder
 from genwright.serve.energy import Estimated, PowerMeter, Split, meter_of_this_machine
 from genwright.serve.engines.http import HttpEngine
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
 from genwright.serve.engines.vllm import Vllm, VllmSettings
+from genwright.serve.expert_profile import read_profile
+from genwright.serve.experts import ExpertLibrary
 from genwright.serve.gateway import Gateway, application
 from genwright.serve.keys import Keys, Limits
+from genwright.serve.live import Holders, Learner, LiveLibrary, LiveRouter
 from genwright.serve.made import Made, made_by
 from genwright.serve.meter import Meter, read_records
 from genwright.serve.pool import Pool
+from genwright.serve.router import CentroidRouter
 
 WATTS_PER_CORE = 10.0
 IDLE_FRACTION = 0.3
 """Of a machine whose power nobody told and nothing counts: what the estimate assumes. `hardware.watts` says it better."""
 
 WINDOW_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Only:
-    """A library of one: the adapter that the project made, which answers unless the base is named."""
-
-    expert: Expert
-
-    def experts(self) -> tuple[Expert, ...]:
-        """All."""
-        return (self.expert,)
-
-    def get(self, name: str) -> Expert | None:
-        """By name."""
-        return self.expert if name == self.expert.name else None
-
-    def add(self, path: Path, name: str = "") -> Expert:
-        """Errors: BadRequest."""
-        raise BadRequest("This server has one expert.", do="a folder of experts takes more")
-
-    def remove(self, name: str) -> None:
-        """Errors: BadRequest."""
-        raise BadRequest("This server has one expert, which is not removed.")
-
-    def route(self, request: Request, held: str | None) -> Route:
-        """Everything goes to it."""
-        return Route(self.expert.name, reason="only-one")
 
 
 @dataclass
@@ -68,7 +46,7 @@ class House:
     app: Any
     answers: Answers
     pool: Pool
-    library: Library | None
+    library: LiveLibrary
 
 
 def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
@@ -78,17 +56,19 @@ def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
     made = None if kind == "remote" and spec.serve.url else made_by(spec, base, say)
     model = made.name if made is not None else spec.project.name
     pool = Pool(engines_of(spec, base, work, kind, made))
-    library = _library(made)
+    holders = Holders()
+    library = LiveLibrary(_source(spec, base, kind, made), pool, holders, _own(made))
     meter, keys = Meter(work), Keys(work / "keys.json")
     split = _split(spec, pool, meter)
     answers = Answers(
         Parts(
-            pool, meter, split, model, context_of(spec, made), spec.serve.parallel, router=library, library=library,
-            prices=_prices(spec), examples=made.examples if made is not None else None,
+            pool, meter, split, model, context_of(spec, made), spec.serve.parallel, router=LiveRouter(library, _router),
+            library=library, holders=holders, prices=_prices(spec), examples=made.examples if made is not None else None,
         ),
         _limits(work),
     )  # fmt: skip
-    app = application(Gateway(answers, keys), cors=tuple(spec.serve.cors), lifespan=_lifespan(pool, answers, library))
+    lifespan = _lifespan(pool, answers, library)
+    app = application(Gateway(answers, keys), cors=tuple(spec.serve.cors), lifespan=lifespan, live=library)
     return House(app, answers, pool, library)
 
 
@@ -141,12 +121,37 @@ def context_of(spec: Any, made: Made | None) -> int:
     return min(int(spec.serve.context), int(told or spec.serve.context))
 
 
-def _library(made: Made | None) -> Only | None:
+def library_folder(spec: Any, base: Path) -> Path:
+    """Where a project's experts are."""
+    return Path(base / spec.serve.library)
+
+
+def _source(spec: Any, base: Path, kind: str, made: Made | None) -> ExpertLibrary | None:
+    """The library on disk. Errors: BadRequest for experts of a base that is not served: what is merged is another model."""
+    folder = library_folder(spec, base)
+    if kind == "remote" or made is None or not made.is_base:
+        if (folder / "index.json").exists() and kind != "remote":
+            raise BadRequest(
+                f"{folder} has experts, and the result that is served is no longer their base.",
+                do="set integrate.merge = false, or serve.library to another folder",
+            )
+        return None
+    return ExpertLibrary(folder)
+
+
+def _own(made: Made | None) -> Expert | None:
+    """The adapter that the project itself made: it answers while the library is empty."""
     if made is None or made.adapter is None:
         return None
     served = made.files / "adapter.gguf"
-    path = served if served.exists() else made.adapter
-    return Only(Expert(f"{made.name}-adapter", path, made.digest[:12]))
+    return Expert(f"{made.name}-adapter", served if served.exists() else made.adapter, made.digest[:12])
+
+
+def _router() -> tuple[Router, Learner]:
+    """The router by meaning and words, with its encoder: seconds to make, so it is made when there are experts."""
+    router = CentroidRouter(packaged_embedder())
+    found = lambda experts: [one for one in (read_profile(expert.path) for expert in experts) if one is not None]
+    return router, lambda experts: router.learn(found(experts))
 
 
 def _split(spec: Any, pool: Pool, meter: Meter) -> Split:
@@ -198,7 +203,7 @@ def _limits(work: Path) -> Limits:
     return limits
 
 
-def _lifespan(pool: Pool, answers: Answers, library: Library | None) -> Any:
+def _lifespan(pool: Pool, answers: Answers, library: LiveLibrary) -> Any:
     """Engines start after the port is open: /health answers at once, /ready when they are."""
 
     @contextlib.asynccontextmanager
@@ -211,6 +216,7 @@ def _lifespan(pool: Pool, answers: Answers, library: Library | None) -> Any:
             for task in (starting, windows):
                 task.cancel()
             await asyncio.gather(starting, windows, return_exceptions=True)
+            await library.stop()
             await pool.stop()
             answers.parts.split.window()
             answers.close()
@@ -219,10 +225,11 @@ def _lifespan(pool: Pool, answers: Answers, library: Library | None) -> Any:
     return lifespan
 
 
-async def _start(pool: Pool, library: Library | None) -> None:
-    for expert in library.experts() if library is not None else ():
-        await pool.load(expert)
+async def _start(pool: Pool, library: LiveLibrary) -> None:
+    """Experts first: the engine then starts once, with all of them."""
+    await library.refresh()
     await pool.start()
+    await library.watch()
 
 
 async def _windows(split: Split) -> None:

@@ -41,6 +41,8 @@ class Key:
     usd_per_month: float | None = None
     experts: tuple[str, ...] | None = None
     """Experts that it may use; None: all. The base may always be used."""
+    admin: bool = False
+    """Whether it may add and remove experts."""
 
 
 class Keys:
@@ -63,14 +65,14 @@ class Keys:
 
     def make(
         self, name: str, *, requests_per_minute: int | None = None, tokens_per_day: int | None = None,
-        usd_per_month: float | None = None, experts: tuple[str, ...] | None = None,
+        usd_per_month: float | None = None, experts: tuple[str, ...] | None = None, admin: bool = False,
     ) -> str:  # fmt: skip
         """A new key, told once. Errors: BadRequest when the name is taken."""
         if name in self.all():
             raise BadRequest(f"There is a key '{name}' already.", do="choose another name, or remove it first")
         secret = PREFIX + secrets.token_urlsafe(32)
         salt = secrets.token_hex(16)
-        limits = (requests_per_minute, tokens_per_day, usd_per_month, experts)
+        limits = (requests_per_minute, tokens_per_day, usd_per_month, experts, admin)
         self._write({**self.all(), name: Key(name, secret[:LETTERS], salt, _hash(secret, salt), *limits)})
         return secret
 
@@ -83,6 +85,8 @@ class Keys:
     def who(self, secret: str) -> Key | None:
         """The key that a client showed, or None. The slow hash is computed once for a key that was right."""
         keys = self.all()
+        if not secret:
+            return None
         quick = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
         if quick in self._proven:
             return keys.get(self._proven[quick])
@@ -95,6 +99,12 @@ class Keys:
     def _write(self, keys: dict[str, Key]) -> None:
         write_atomic(self.path, json.dumps([asdict(key) for key in keys.values()], indent=1))
         self.path.chmod(0o600)
+
+
+def shown(authorization: str) -> str:
+    """The secret of an Authorization header: "Bearer gw-..."; empty where there is none."""
+    scheme, _, secret = authorization.partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
 
 
 def _hash(secret: str, salt: str) -> str:

@@ -34,6 +34,8 @@ class Made:
     model: Path
     """The model folder: merged, or the base of an adapter."""
     adapter: Path | None
+    is_base: bool
+    """Whether `model` is the base as it was selected: adapters of that base fit it."""
     files: Path
     """Where model.gguf and parity.json are."""
     record: dict[str, Any]
@@ -58,7 +60,12 @@ def made_by(spec: Any, base: Path, say: Any = print) -> Made:
         model = selected / "model"
     files = handed.path if (handed / RECORD).exists() else _converted(spec, store, handed, model, adapter, say)
     examples = _examples(store, handed)
-    return Made(spec.project.name, model, adapter, files, check_record(files), handed.digest, examples)
+    is_base = adapter is not None or _rung(handed) in ("zero-shot", "few-shot")
+    return Made(spec.project.name, model, adapter, is_base, files, check_record(files), handed.digest, examples)
+
+
+def _rung(handed: Artifact) -> str:
+    return str(json.loads((handed / "prompt.json").read_text(encoding="utf-8"))["rung"])
 
 
 def _refuse_what_writes_no_text(store: Store) -> None:

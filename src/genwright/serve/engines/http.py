@@ -134,7 +134,9 @@ class HttpEngine:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request; everything that means "it is not there" is EngineDown."""
         session, limits = self._connections(), aiohttp.ClientTimeout(total=timeout, sock_connect=5)
-        begin = lambda: session.request(method, f"{self.address}{path}", json=body, headers=self.headers, timeout=limits)
+        begin = lambda: session.request(
+            method, f"{self.address}{path}", json=body, headers=self.headers, timeout=limits
+        )
         try:
             try:
                 answer = await begin()

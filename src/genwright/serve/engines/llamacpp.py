@@ -153,19 +153,20 @@ class LlamaCpp:
         return await now.client.ask(path, self._dialect("chat", body, expert, now))
 
     async def load_adapter(self, name: str, path: Path, version: str) -> None:
-        """Convert it, then change generations, unless nothing runs yet."""
+        """Convert it, then change generations, unless the process that answers has it, or nothing runs yet."""
         served = f"{name}@{version}"
         if served in self._adapters:
             return
-        self._adapters = {**self._adapters, served: await self._converted(served, path)}
-        await self._change()
+        before, self._adapters = self._adapters, {**self._adapters, served: await self._converted(served, path)}
+        try:
+            await self._change(served)
+        except EngineDown as error:
+            self._adapters = before
+            raise EngineRefused(f"llama.cpp does not start with {served}: {error}", 409) from None
 
     async def unload(self, name: str, version: str) -> None:
-        """Forget it; its weights go with the old process."""
-        served = f"{name}@{version}"
-        if served in self._adapters:
-            self._adapters = {key: value for key, value in self._adapters.items() if key != served}
-            await self._change()
+        """Forget it; its weights go with the process, when the next adapter comes."""
+        self._adapters = {key: value for key, value in self._adapters.items() if key != f"{name}@{version}"}
 
     async def cancel(self, request_id: str) -> None:
         """Closing a request's iterator closes its connection, which frees its slot."""
@@ -176,7 +177,10 @@ class LlamaCpp:
         if now is None:
             return EngineMetrics(restarts=self.restarts)
         return EngineMetrics(
-            running=now.busy, adapters=now.adapters, memory_bytes=_resident_bytes(self.pid), restarts=self.restarts
+            running=now.busy,
+            adapters=tuple(name for name in now.adapters if name in self._adapters),
+            memory_bytes=_resident_bytes(self.pid),
+            restarts=self.restarts,
         )
 
     def _answering(self) -> Generation:
@@ -198,11 +202,11 @@ class LlamaCpp:
             told["prompt"] = self.settings.begin + told["prompt"]
         return told
 
-    async def _change(self) -> None:
-        """Start the next generation, switch, and let the old one finish."""
-        if self._now is None:
-            return
+    async def _change(self, served: str) -> None:
+        """Start the next generation, switch, and let the old one finish. Nothing to do before the first, or where it has the adapter."""
         async with self._changing:
+            if self._now is None or served in self._now.adapters:
+                return
             old, self._now = self._now, await self._generation()
             task = asyncio.create_task(_drain(old))
             self._draining.add(task)
