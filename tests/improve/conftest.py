@@ -19,6 +19,7 @@ from genwright.data.sources import read_rows
 from genwright.improve.training import Job, train_to_end
 from genwright.improve.workshop import Workshop
 from genwright.parallel.mesh import SINGLE
+from genwright.plan.estimate import Estimate, Range
 from genwright.plan.roofline import Rates
 from genwright.project.spec import override, read_spec
 
@@ -106,3 +107,34 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+NOTHING = Estimate(
+    {name: Range(1.0, 1.0, 1.0) for name in ("host_bytes", "train_seconds", "evaluate_seconds", "seconds")}
+)
+"""A plan for tests that are of something else: tracing a step takes longer than training a tiny model."""
+
+
+@pytest.fixture
+def shop(tiny_spec: Callable[[str, str], Any], tmp_path: Path) -> Callable[..., Workshop]:
+    """A tiny project's workshop, in one working folder whatever it is asked for; its test rows cannot be read."""
+    spec = tiny_spec("instruction", "lora")
+    for change in ("adapt.objective=''", "adapt.max_new_tokens=3", "adapt.pack_tokens=2048", "adapt.batch_size=4"):
+        spec = override(spec, change)
+    (tmp_path / "test.jsonl").write_text("whoever reads this fails")
+    (tmp_path / "made").mkdir()
+
+    def make(*changes: str) -> Workshop:
+        changed = spec
+        for change in changes:
+            changed = override(changed, change)
+        events = Events(tmp_path / "events.jsonl", ())
+        return Workshop(changed, scope=spec.base, model=tmp_path / "model", made=tmp_path / "made", events=events)
+
+    return make
+
+
+@pytest.fixture
+def unplanned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rungs are climbed without a plan."""
+    monkeypatch.setattr("genwright.improve.climbing.plan_rung", lambda *_: NOTHING)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from tests.e2e.tiny import write_model
+from tests.improve.conftest import NOTHING
 
 from genwright.base.errors import DataError, RecipeError
-from genwright.base.events import Events
 from genwright.data.files import load_rows, write_rows
 from genwright.data.formats import Row
 from genwright.improve.attempting import added, attempt, publish
@@ -24,39 +24,17 @@ from genwright.improve.solution import open_adapter
 from genwright.improve.workshop import Workshop
 from genwright.models.load import load_model
 from genwright.plan.estimate import Estimate, Range
-from genwright.project.spec import override
-
-
-@pytest.fixture
-def shop(tiny_spec: Callable[[str, str], Any], tmp_path: Path) -> Callable[..., Workshop]:
-    """A tiny project's workshop, in one working folder whatever it is asked for."""
-    spec = tiny_spec("instruction", "lora")
-
-    def make(*changes: str) -> Workshop:
-        changed = spec
-        for change in (
-            "adapt.objective=''",
-            "adapt.max_new_tokens=3",
-            "adapt.steps=2",
-            "adapt.validation_rows=2",
-            *changes,
-        ):
-            changed = override(changed, change)
-        (tmp_path / "test.jsonl").write_text("whoever reads this fails")
-        (tmp_path / "made").mkdir(exist_ok=True)
-        events = Events(tmp_path / "events.jsonl", ())
-        return Workshop(changed, scope=spec.base, model=tmp_path / "model", made=tmp_path / "made", events=events)
-
-    return make
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load_model(folder, dtype=torch.float32).named_parameters())
 
 
-def test_raw_text_is_read_before_all_weights_are_adapted(shop: Callable[..., Workshop], tmp_path: Path) -> None:
+def test_raw_text_is_read_before_all_weights_are_adapted(
+    shop: Callable[..., Workshop], unplanned: None, tmp_path: Path
+) -> None:
     write_rows(tmp_path / "text.jsonl", [Row(kind="text", text=f"the red house number {n}") for n in range(12)])
-    made = shop('adapt.ladder=["pre-training"]')
+    made = shop('adapt.ladder=["pre-training"]', "adapt.steps=2", "adapt.validation_rows=2")
     climbed = climb_project(made)
     rung = tmp_path / "made" / "pre-training"
     read = weights(rung / "lessons" / "reading" / "model")
@@ -66,8 +44,6 @@ def test_raw_text_is_read_before_all_weights_are_adapted(shop: Callable[..., Wor
     recipes = climbed["recipes"]
     assert recipes["pre-training: reading"]["objective"]["name"] == "Causal"
     assert recipes["pre-training"]["objective"]["name"] == "Instruction"
-    planned = climbed["rungs"][0]["planned"]
-    assert planned["seconds"] > planned["train_seconds"] > planned["step_seconds"] * 2
     told = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [event["step"] for event in told if event["kind"] == "step"] == [1, 2, 1, 2]
     publish(made, "pre-training", tmp_path / "out")
@@ -78,12 +54,11 @@ def test_raw_text_is_read_before_all_weights_are_adapted(shop: Callable[..., Wor
 def test_what_was_read_is_not_read_again(shop: Callable[..., Workshop], tmp_path: Path) -> None:
     write_rows(tmp_path / "text.jsonl", [Row(kind="text", text=f"the red house number {n}") for n in range(12)])
     made = shop('adapt.ladder=["pre-training"]')
-    planned = Estimate({name: Range(1.0, 1.0, 1.0) for name in ("host_bytes", "evaluate_seconds", "seconds")})
-    attempt(made, "pre-training", planned)
+    attempt(made, "pre-training", NOTHING)
     folder = tmp_path / "made" / "pre-training"
     (folder / "attempt.json").unlink()
     before = (folder / "lessons" / "reading" / "model" / "model.safetensors").stat().st_mtime_ns
-    attempt(shop('adapt.ladder=["pre-training"]'), "pre-training", planned)
+    attempt(shop('adapt.ladder=["pre-training"]'), "pre-training", NOTHING)
     assert (folder / "lessons" / "reading" / "model" / "model.safetensors").stat().st_mtime_ns == before
     assert not (folder / "lessons" / "reading" / "training").exists()
 
@@ -111,9 +86,11 @@ def test_texts_with_held_out_rows_in_them_are_left_out() -> None:
 
 
 def test_the_best_adapter_is_continued_from_and_pairs_are_of_training_rows(
-    shop: Callable[..., Workshop], tmp_path: Path
+    shop: Callable[..., Workshop], unplanned: None, tmp_path: Path
 ) -> None:
-    made = shop('adapt.ladder=["zero-shot", "lora", "preference"]', "adapt.pairs=20", "scope.target=101.0")
+    made = shop(
+        'adapt.ladder=["zero-shot", "lora", "preference"]', "adapt.pairs=20", "adapt.steps=2", "scope.target=101.0"
+    )
     climbed = climb_project(made)
     assert [rung["skipped"] for rung in climbed["rungs"]] == ["", "", ""]
     assert climbed["recipes"]["preference"]["objective"]["name"] == "DPO"
@@ -187,8 +164,7 @@ def test_a_model_that_is_always_right_has_nothing_to_prefer(
     monkeypatch.setattr("genwright.improve.pairs.wrong_answers", lambda shop, model, rows, number: [None] * len(rows))
     with pytest.raises(NothingToLearn, match="no wrong answer to 22 training rows"):
         make_pairs(made, "preference")
-    planned = Estimate({name: Range(1.0, 1.0, 1.0) for name in ("host_bytes", "evaluate_seconds", "seconds")})
-    done = attempt(made, "preference", planned)
+    done = attempt(made, "preference", NOTHING)
     assert done["skipped"].startswith("preference: the model gave no wrong answer") and "score" not in done
 
 
@@ -238,8 +214,7 @@ def test_two_trainings_cost_what_both_do() -> None:
 
 def test_folding_in_changes_no_answer(shop: Callable[..., Workshop], tmp_path: Path) -> None:
     made = shop('adapt.ladder=["lora"]')
-    planned = Estimate({name: Range(1.0, 1.0, 1.0) for name in ("host_bytes", "evaluate_seconds", "seconds")})
-    attempt(made, "lora", planned)
+    attempt(made, "lora", NOTHING)
     fold(tmp_path / "model", tmp_path / "made" / "lora" / "adapter", tmp_path / "one")
     ids = torch.tensor([[5, 6, 7, 8]])
     adapted = open_adapter(load_model(tmp_path / "model", dtype=torch.float32), tmp_path / "made" / "lora" / "adapter")
@@ -247,3 +222,26 @@ def test_folding_in_changes_no_answer(shop: Callable[..., Workshop], tmp_path: P
         load_model(tmp_path / "one", dtype=torch.float32)(ids).logits, adapted(ids).logits, atol=1e-5, rtol=1e-4
     )
     assert pair_of(made.rows("train")[0], "no").conversation == made.rows("train")[0].conversation
+
+
+def test_a_lesson_costs_more_than_the_rung_alone(shop: Callable[..., Workshop], tmp_path: Path) -> None:
+    write_rows(tmp_path / "text.jsonl", [Row(kind="text", text=f"the red house number {n}") for n in range(4)])
+    made = shop(
+        'adapt.ladder=["pre-training", "preference"]',
+        "adapt.steps=1",
+        "adapt.batch_size=2",
+        "adapt.validation_rows=2",
+        "adapt.pairs=3",
+    )
+    value = lambda estimate, name: estimate.quantities[name].value
+    read, full = plan_rung(made, "pre-training"), plan_rung(made, "full")
+    assert value(read, "train_seconds") > 1.2 * value(full, "train_seconds")
+    assert value(read, "evaluate_seconds") == value(full, "evaluate_seconds")
+    assert value(read, "disk_bytes") > 1.9 * value(full, "disk_bytes")
+    preferred = plan_rung(made, "preference")
+    model = sum(path.stat().st_size for path in (tmp_path / "model").glob("*.safetensors"))
+    assert value(preferred, "disk_bytes") > 2 * 0.97 * model
+    assert value(preferred, "seconds") == pytest.approx(
+        value(preferred, "train_seconds") + value(preferred, "evaluate_seconds")
+    )
+    assert value(preferred, "train_seconds") > value(preferred, "step_seconds")

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.e2e.tiny import write_model
+from tests.improve.conftest import NOTHING
 
-from genwright.base.events import Events
 from genwright.improve import failures
 from genwright.improve.attempting import attempt
 from genwright.improve.budget import Meter, OutOfBudget, cost, seconds_left, spent_seconds
 from genwright.improve.climbing import climb_project
 from genwright.improve.halving import Round, halve, rounds, work
-from genwright.improve.planning import plan_rung
 from genwright.improve.prompts import instructed, instructions, prompts
+from genwright.improve.searching import candidates, lora_work, prompt_work, with_search
 from genwright.improve.workshop import Workshop
-from genwright.project.spec import override
+from genwright.plan.estimate import Estimate, Range
 
 
 def test_rounds_are_those_of_the_paper() -> None:
@@ -69,29 +69,11 @@ def test_the_meter_goes_on_where_a_killed_process_was(tmp_path: Path) -> None:
     assert spent_seconds(tmp_path) == 0.0
 
 
-@pytest.fixture
-def shop(tiny_spec: Callable[[str, str], Any], tmp_path: Path) -> Callable[..., Workshop]:
-    """A tiny project's workshop, in one working folder whatever it is asked for."""
-
-    def make(*changes: str) -> Workshop:
-        spec = tiny_spec("instruction", "lora")
-        for change in ("adapt.max_new_tokens=3", *changes):
-            spec = override(spec, change)
-        (tmp_path / "test.jsonl").write_text("whoever reads this fails")
-        (tmp_path / "made").mkdir(exist_ok=True)
-        return Workshop(
-            spec, scope=spec.base, model=write_model(tmp_path / "model", "decoder"), made=tmp_path / "made",
-            events=Events(tmp_path / "events.jsonl", ()),
-        )  # fmt: skip
-
-    return make
-
-
 def test_a_climb_with_searches_never_reads_the_test_rows_and_repeats_nothing(
-    shop: Callable[..., Workshop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: Callable[..., Workshop], unplanned: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ladder = 'adapt.ladder=["few-shot", "prompt-search", "lora-search"]'
-    changes = (ladder, 'adapt.examples="auto"', "adapt.steps=9", "scope.target=100.5")
+    changes = (ladder, 'adapt.examples="auto"', "adapt.steps=4", "scope.target=100.5")
     first = climb_project(shop(*changes))
     assert [rung["name"] for rung in first["rungs"]] == ["few-shot", "prompt-search", "lora-search"]
     chosen = json.loads((tmp_path / "made" / "lora-search" / "chosen.json").read_text())["chosen"]
@@ -130,8 +112,7 @@ def test_a_killed_search_goes_on_with_the_trials_it_has(
 
 def test_a_rung_out_of_budget_stops_inside_and_has_no_score(shop: Callable[..., Workshop], tmp_path: Path) -> None:
     made = shop()
-    planned = plan_rung(made, "lora")
-    stopped = attempt(made, "lora", planned, seconds=0.0)
+    stopped = attempt(made, "lora", NOTHING, seconds=0.0)
     assert stopped["skipped"].startswith("lora: stopped") and "score" not in stopped
     assert stopped["spent_seconds"] >= 0 and made.until == float("inf")
     made.until = 0.0
@@ -165,3 +146,24 @@ def test_k_means_agrees_with_a_library_on_rows_that_lie_apart() -> None:
     ours, _ = failures.k_means(vectors, 3)
     theirs = cluster.KMeans(3, n_init=10, random_state=0).fit_predict(vectors)
     assert len({(a, b) for a, b in zip(ours.tolist(), theirs.tolist())}) == 3
+
+
+def test_a_search_is_priced_with_the_rung_it_belongs_to(shop: Callable[..., Workshop]) -> None:
+    """9 LoRAs at 4 of 18 steps, 3 at 6: 54 / 18 = 3 trainings more. 16 prompts that all fit."""
+    recipe = SimpleNamespace(steps=18)
+    assert lora_work(recipe) == 1 + (9 * 4 + 3 * 6) / 18
+    exactly = lambda value: Range(value, value, value)
+    once = Estimate(
+        {"train_seconds": exactly(10.0), "seconds": exactly(12.0), "joules": exactly(1.0), "usd": exactly(1.0)}
+    )
+    searched = with_search(once, "train_seconds", 4.0, SimpleNamespace(watts=2.0, usd_per_hour=3600.0)).quantities
+    assert searched["train_seconds"] == Range(40.0, 40.0, 48.0)
+    assert searched["seconds"] == Range(42.0, 42.0, 50.0)
+    assert (searched["joules"].value, searched["usd"].value) == (84.0, 42.0)
+    made = shop('adapt.ladder=["prompt-search"]')
+    found = candidates(made, "prompt-search")
+    planned = rounds(len(found), len(made.judged_on), factor=2, least=4)
+    assert prompt_work(made, "prompt-search") == 1 + sum(one.effort * one.candidates for one in planned) / len(
+        made.judged_on
+    )
+    assert all(made.longest_prompt(prompt.examples) < made.context for prompt in found)
