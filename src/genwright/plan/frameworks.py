@@ -290,9 +290,6 @@ FRAMEWORKS: dict[str, Profile] = {
         flat=True,
         buckets=False,
     ),
-    "torchtitan": Profile(
-        source="pytorch/torchtitan: torchtitan/train.py, torchtitan/config/job_config.py",
-        masters="model",
     "llm-foundry": Profile(
         source="mosaicml/llm-foundry: scripts/train/yamls/pretrain (FULL_SHARD, low_precision_layernorm, fused_crossentropy)",
         masters="model",
@@ -303,6 +300,9 @@ FRAMEWORKS: dict[str, Profile] = {
         flat=True,
         buckets=False,
     ),
+    "torchtitan": Profile(
+        source="pytorch/torchtitan: torchtitan/train.py, torchtitan/config/job_config.py",
+        masters="model",
         logits="fp32",
         norm="fused",
         attention="flash",
