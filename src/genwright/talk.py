@@ -95,16 +95,24 @@ def chat_session(spec: Any, base: Path, at: str | None = None) -> Session:
     return Session(answering, spec.adapt.max_new_tokens, spec.project.seed)
 
 
-def open_session(model: str, *, base: Path, adapter: str = "", max_new_tokens: int = 128, seed: int = 0) -> Attacked:
+def open_session(
+    model: str, *, base: Path, adapter: str = "", max_new_tokens: int = 128, seed: int = 0, precision: str = "auto"
+) -> Attacked:
     """Open a model by catalogue name or source, with a `peft` adapter or none; no project is needed.
 
     Errors: ModelError for what is not on disk or cannot be trusted.
     """
+    folder = folder_on_disk(model, base=base)
+    solution = Solution("opened", str(folder), str(base / adapter) if adapter else "", head=Head())
+    return Attacked(Answering(solution, [], precision=precision), max_new_tokens, seed)
+
+
+def folder_on_disk(model: str, *, base: Path) -> Path:
+    """Where a model's files are. Errors: ModelError for what is not on disk."""
     folder = cached(locate(model, base=base), cache_folder())
     if folder is None:
         raise ModelError(f"{model} is not on disk yet.", do=f"genwright models pull {model}")
-    solution = Solution("opened", str(folder), str(base / adapter) if adapter else "", head=Head())
-    return Attacked(Answering(solution, []), max_new_tokens, seed)
+    return folder
 
 
 def _solution_of_rung(store: Store, rung: str | None, model: Path) -> Solution:
@@ -123,9 +131,9 @@ def _solution_of_rung(store: Store, rung: str | None, model: Path) -> Solution:
     return read_solution(adapted / chosen, model)
 
 
-def result_session(spec: Any, base: Path, max_new_tokens: int) -> Attacked:
+def result_session(spec: Any, base: Path, max_new_tokens: int, at: str | None = None) -> Attacked:
     """The project's result, for conversations that somebody else made up. Errors: those of `chat_session`."""
-    session = chat_session(spec, base)
+    session = chat_session(spec, base, at)
     return Attacked(session.answering, max_new_tokens, session.seed)
 
 

@@ -27,6 +27,7 @@ VERBS = {
     "usage": "what was served: tokens, joules, dollars per key, expert, profile, day",
     "estimate": "size any model and method without a project",
     "scaling": "how large a model and how much data a budget buys: advise, fit, enough",
+    "evaluate": "ask suites of rows of one or more systems, and say which is better",
     "redteam": "attack a model on purpose: jailbreaks, injection, escalation, bias",
     "calibrate": "measure this machine for a minute, so that plans know its speed",
     "tasks": "the kinds of work a project can be for",

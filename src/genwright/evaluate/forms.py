@@ -45,6 +45,9 @@ class Target(Protocol):
     def rolling(self, texts: Sequence[str]) -> list[float]:
         """Log-likelihood of each whole text, nats."""
 
+    def close(self) -> None:
+        """Nothing more will be asked: let go of the memory."""
+
 
 @dataclass(frozen=True)
 class Scored:

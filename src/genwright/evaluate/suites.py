@@ -160,11 +160,14 @@ def evaluate(suites: Sequence[Suite], targets: Sequence[Target], *, seed: int = 
     refuse(suites, targets)
     for suite in suites:
         say(foretold(suite))
-    told, comparisons = [], []
-    for suite in suites:
-        results = {target.name: judged(suite, target, seed) for target in targets}
-        told.append(_suite_told(suite, results))
-        comparisons += [_compared(suite, before, after, results) for before, after in _against_first(targets)]
+    results: dict[str, dict[str, Judged]] = {suite.name: {} for suite in suites}
+    for target in targets:  # one model in memory at a time
+        for suite in suites:
+            results[suite.name][target.name] = judged(suite, target, seed)
+        target.close()
+    told = [_suite_told(suite, results[suite.name]) for suite in suites]
+    first, *others = [target.name for target in targets]
+    comparisons = [_compared(suite, first, other, results[suite.name]) for suite in suites for other in others]
     for one, p_value in zip(comparisons, holm([one["p_value"] for one in comparisons])):
         one["p_holm"] = p_value
         one["verdict"] = one["verdict"] if p_value < 0.05 else UNCLEAR
@@ -223,11 +226,6 @@ def _system_told(suite: Suite, one: Judged) -> dict[str, Any]:
         **vars(interval), "per_seed": one.per_seed, "seed_spread": spread, "also": one.scored.also, "scores": one.scored.scores,
         "answers": one.scored.answers,
     }  # fmt: skip
-
-
-def _against_first(targets: Sequence[Target]) -> list[tuple[str, str]]:
-    first, *others = [target.name for target in targets]
-    return [(first, other) for other in others]
 
 
 def _compared(suite: Suite, before: str, after: str, results: Mapping[str, Judged]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -19,12 +19,22 @@ from genwright.objectives.classify import Classification
 
 
 class Opened:
-    """A session (`talk.Attacked`): its model answers, classifies, or is asked for likelihoods."""
+    """A session (`talk.Attacked`) that is opened when first asked: it answers, classifies, tells likelihoods."""
 
     does = ("reply", "continuations", "likelihoods", "rolling")
 
-    def __init__(self, name: str, session: Any) -> None:
-        self.name, self.session = name, session
+    def __init__(self, name: str, open_session: Callable[[], Any]) -> None:
+        self.name, self.open_session = name, open_session
+
+    @cached_property
+    def session(self) -> Any:
+        """The open one."""
+        return self.open_session()
+
+    def close(self) -> None:
+        """Forget the model; asked again, it is opened again."""
+        self.__dict__.pop("session", None)
+        self.__dict__.pop("_scorer", None)
 
     def reply(self, conversations: Sequence[Sequence[Message]], options: Options) -> list[str]:
         """The next turns; a classifier's class. One too long for the context is an empty text."""
@@ -82,6 +92,9 @@ class Remote:
                 f"{self.name} gave no answer to any of {len(said)} rows.", do="check that it is running"
             )
         return said
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
         """Errors: BadRequest, always."""

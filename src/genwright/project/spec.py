@@ -18,7 +18,7 @@ from genwright.base.errors import BadRequest, SpecError
 from genwright.base.registry import nearest, resolve
 from genwright.base.schema import REQUIRED, Field, declared
 from genwright.base.units import Bytes
-from genwright.project.tables import Adapt, Budget, Data, Hardware, Integrate, Project, Scope, Select, Serve
+from genwright.project.tables import Adapt, Budget, Data, Evaluate, Hardware, Integrate, Project, Scope, Select, Serve
 from genwright.project.values import Bounds, MismatchError, fit, plain, toml, words
 
 VERSION = 1
@@ -26,7 +26,7 @@ VERSION = 1
 
 TABLES: dict[str, type] = {
     "project": Project, "scope": Scope, "data": Data, "select": Select, "adapt": Adapt, "hardware": Hardware,
-    "integrate": Integrate, "serve": Serve,
+    "integrate": Integrate, "serve": Serve, "evaluate": Evaluate,
 }  # fmt: skip
 
 BUDGET = "genwright.project.tables:Budget"
@@ -85,6 +85,7 @@ BOUNDS: dict[str, Bounds] = {
     "serve.usd_per_million_generated": Bounds(0),
     "serve.parallel": Bounds(1, 256),
     "hardware.usd_per_hour": Bounds(0),
+    "evaluate.seeds": Bounds(1, 100),
 }
 """What a number may be."""
 
@@ -109,6 +110,7 @@ class Spec:
     hardware: Hardware
     integrate: Integrate
     serve: Serve
+    evaluate: Evaluate
     methods: dict[str, dict[str, Any]]
     path: Path
     """The file."""

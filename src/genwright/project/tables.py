@@ -262,6 +262,20 @@ class Integrate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What `genwright evaluate` asks of the result, beyond the project's own test rows."""
+
+    suites: tuple[str, ...] = ()
+    """Files of suites (TOML), relative to this file."""
+
+    baseline: str = ""
+    """What the result is compared with: a rung that was climbed, or a model source. Empty: nothing."""
+
+    seeds: int = 1
+    """How often a suite whose answers are sampled (temperature above 0) is asked, where it does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Serve:
     """How `genwright serve` answers."""
 
