@@ -23,7 +23,11 @@ def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float | None = None,
     dropout: float = 0.0, softcap: float | None = None, eager: bool = False, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """What a GPU runs: one kernel where it can, else products in the open (also where scores are capped)."""
+    """What a GPU runs: one kernel where it can, else products in the open (also where scores are capped).
+
+    The kernel's result lies in memory as the queries do (flash_api.cpp: `empty_like(q)`): where those lie head by head, the
+    tokens' rows that the next product reads are a copy.
+    """
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     causal = bool(getattr(module, "is_causal", True))
     shared = query.shape[1] // key.shape[1]
@@ -34,10 +38,11 @@ def _attend(
         mixed = F.scaled_dot_product_attention(
             query, key, value, is_causal=causal, dropout_p=0.0, scale=scale, enable_gqa=shared > 1
         )
+        by_heads = query.is_contiguous() or getattr(module, "genwright_by_heads", False)
         mixed = mixed.transpose(1, 2)
         if hasattr(module, "genwright_prompt"):
             mixed = mixed + module.genwright_gate * _prompted(module, query)
-        return mixed.contiguous(), None
+        return mixed.clone() if by_heads else mixed.contiguous(), None
     scores = query @ key.transpose(2, 3) * scale
     scores = torch.tanh(scores / softcap) * softcap if softcap else scores
     hidden = torch.ones(query.shape[2], key.shape[2], dtype=query.dtype).triu(1) if causal else None

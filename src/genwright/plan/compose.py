@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from genwright.plan.frameworks import Profile
-from genwright.plan.pieces import Change, Pieces, Segment, Weight
+from genwright.plan.pieces import HELD, Change, Pieces, Segment, Weight
 from genwright.plan.record import Allocation, Trace
 from genwright.plan.setup import Setup
 from genwright.plan.work import placed_weights, stand_in, trace_of
@@ -91,6 +91,8 @@ class Step:
         self.shard_gradients: dict[int, int] = {}
         self.whole_gradients: list[int] = []
         self.scattering: list[int] = []
+        self.held: set[int] = set()
+        self.graph: list[int] = []
         self.host_bytes = 0.0
 
     def run(self) -> None:
@@ -184,11 +186,16 @@ class Step:
         self.alive: set[int] = set()
         self.gradients: set[int] = set()
         self.unit_gradients: list[tuple[int, float]] = []
+        last_of_loss = max(
+            (number for number, one in enumerate(self.pieces.segments) if one.name == "loss"), default=-1
+        )
         if self.split_weights:
             self._gather(-1)
         for name, stack, layer, block in self.blocks():
             self.stream.phase = name
             unit = self.now = self._unit(stack, layer)
+            if name == "loss" and block[-1] == last_of_loss:
+                self._end_graph()
             if stack >= 0 and self.split_weights:
                 self._gather(unit)
                 self._gather(unit + 1 if name == "forward" else unit - 1)
@@ -198,7 +205,9 @@ class Step:
                 self._leave(name, unit)
         self._leave("backward", -1)
         for storage in sorted(self.alive - self.gradients):
-            self.stream.give(storage)
+            self._give(storage)
+        if not self.profile.holds_logits:
+            self._end_graph()
         for storage in self.scattering:
             self.stream.give(storage)
         self.scattering = []
@@ -245,6 +254,8 @@ class Step:
                 storage = self.stream.take(change.bytes, change.part)
                 mine.append(storage)
                 self.alive.add(storage)
+                if change.weight == HELD:
+                    self.held.add(storage)
                 continue
             for storage in self._find(change, segment, layer):
                 if storage not in self.alive:
@@ -253,7 +264,20 @@ class Step:
                     self._complete(storage, change)
                 else:
                     self.alive.discard(storage)
-                    self.stream.give(storage)
+                    self._give(storage)
+
+    def _give(self, storage: int) -> None:
+        """Free, or free when its graph is: until then a loop that holds its logits holds the graph, into the next forward."""
+        if storage in self.held:
+            self.held.discard(storage)
+            self.graph.append(storage)
+        else:
+            self.stream.give(storage)
+
+    def _end_graph(self) -> None:
+        for storage in self.graph:
+            self.stream.give(storage)
+        self.graph = []
 
     def _find(self, change: Change, segment: Segment, layer: int) -> Iterator[int]:
         owner = self.pieces.segments[change.owner]

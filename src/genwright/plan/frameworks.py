@@ -46,6 +46,10 @@ class Profile:
     """Where a setup names none."""
     expand_keys: bool = False
     """Keys and values of grouped heads are repeated before attention."""
+    queries_by_heads: bool = False
+    """Turned queries lie in memory head by head, so what attention gives is copied for the next product."""
+    longest_first: bool = False
+    """The longest row stands in the run's first microbatch, before there are gradients, state or an older graph."""
     fused_qkv: bool = False
     """One product makes queries, keys and values; what is kept of one keeps all."""
     mask: bool = False
@@ -57,9 +61,12 @@ class Profile:
     logits: str = "fp32"
     """"fp32": all in the compute type, then copied to float32. "fp32-shift": and once more without the last. "compute": all
     in the compute type. "chunked": a piece at a time, all kept. "chunked-fp32": likewise, each copied to float32 at once.
+    "fp32-rows": all copied to float32, then without the last, the loss of 128 rows at a time.
     "fused": a piece at a time, none kept. "learned": only of positions with a label."""
     holds_logits: bool = False
-    """The loop keeps logits alive through the backward."""
+    """The loop keeps logits, and their graph, until the next ones are made."""
+    whole: dict[str, Any] = field(default_factory=dict)
+    """Fields of this row that are otherwise where everything is trained: another of its scripts does it."""
     norm: str = "eager"
     """"eager": several operations in float32; "fused": one kernel that keeps its input."""
     gelu: str = "fused"
@@ -122,6 +129,7 @@ FRAMEWORKS: dict[str, Profile] = {
         holds_logits=True,
         fused_qkv=True,
         expand_keys=True,
+        queries_by_heads=True,
         rank=8,
         targets=("q", "v"),
         dropout=0.05,
@@ -129,6 +137,7 @@ FRAMEWORKS: dict[str, Profile] = {
         recompute_sharded="full",
         flat=True,
         mixed={"masters": "model", "frozen": "fp32"},
+        whole={"logits": "fp32-rows"},
         quantizes_head=True,
         dequantizes_half=True,
         pretraining="litgpt-pretrain",
@@ -138,10 +147,10 @@ FRAMEWORKS: dict[str, Profile] = {
         source="Lightning-AI/litgpt: litgpt/pretrain.py, extensions/thunder/pretrain.py",
         precision="bf16-true",
         masters="none",
-        logits="chunked-fp32",
-        holds_logits=True,
+        logits="fp32",
         fused_qkv=True,
         expand_keys=True,
+        queries_by_heads=True,
         ties=False,
         flat=True,
         mixed={"masters": "model"},
@@ -341,6 +350,8 @@ def filled(setup: Setup) -> tuple[Setup, Profile, tuple[str, ...]]:
     profile = profile_of(setup.framework)
     if profile.pretraining and setup.objective == "causal" and setup.adapter == "full":
         profile = FRAMEWORKS[profile.pretraining]
+    if setup.adapter == "full":
+        profile = dataclasses.replace(profile, **profile.whole)
     if setup.precision in ("bf16", "fp16"):
         profile = dataclasses.replace(profile, **profile.mixed)
     if setup.strategy in SHARDED:

@@ -10,6 +10,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+HELD = -2
+"""Instead of a weight: the storage lives as long as the graph that made it, not as long as the backward needs it."""
+
 
 class Change(NamedTuple):
     """A storage taken or given back, in a segment."""

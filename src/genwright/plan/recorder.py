@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from genwright.plan.pieces import Change, PieceOp, Segment
+from genwright.plan.pieces import HELD, Change, PieceOp, Segment
 from genwright.plan.tracker import UNCOUNTED
 
 DTYPES = {
@@ -41,6 +41,8 @@ EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided
 class Recorder(TorchDispatchMode):
     """Use as a context around one microbatch. `segment` says where it is."""
 
+    current: ClassVar[Recorder | None] = None
+
     def __init__(self, known: list[Tensor], *, vocabulary: int) -> None:
         super().__init__()
         self.segments: list[Segment] = []
@@ -61,6 +63,14 @@ class Recorder(TorchDispatchMode):
         self._counts.append(Counter())
         self._taken.append(0)
 
+    def __enter__(self) -> Any:
+        Recorder.current = self
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        Recorder.current = None
+        super().__exit__(*error)
+
     def finish(self) -> list[Segment]:
         """All segments, with their operations counted."""
         for segment, counts in zip(self.segments, self._counts, strict=True):
@@ -77,9 +87,18 @@ class Recorder(TorchDispatchMode):
         if where:
             size = gradient.untyped_storage().nbytes()
             self.segments[-1].changes.append(Change(*where, size, "gradients", weight))
-            made = self.segments[where[0]].changes
-            at = next(number for number, change in enumerate(made) if change[:2] == where and change.bytes)
-            made[at] = made[at]._replace(part="gradients")
+            self._remake(where, part="gradients")
+
+    def hold(self, tensor: Tensor | None) -> None:
+        """A tensor that lives as long as its graph, whatever the backward frees."""
+        where = self._live.get(tensor.untyped_storage()._cdata) if tensor is not None else None
+        if where:
+            self._remake(where, weight=HELD)
+
+    def _remake(self, where: tuple[int, int], **fields: Any) -> None:
+        made = self.segments[where[0]].changes
+        at = next(number for number, change in enumerate(made) if change[:2] == where and change.bytes)
+        made[at] = made[at]._replace(**fields)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

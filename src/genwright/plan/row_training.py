@@ -72,6 +72,8 @@ SEQUENCE_DEFAULT = {
 """Tokens of a row that a framework's own configuration names; elsewhere ELSEWHERE_TOKENS."""
 ELSEWHERE_TOKENS = 1024
 MICRO_BATCH_DEFAULT = {"transformers": 8, "trl": 8, "nanogpt": 12, "torchtune": 2, "torchtitan": 8}
+WHOLE_DEFAULT = {"litgpt": 512, "nanogpt": 480}
+"""Rows of a step of a framework's pre-training script."""
 USUAL_DEVICE = "a100-80gb"
 
 
@@ -322,9 +324,9 @@ def _strategy(row: Mapping[str, str], said: str, framework: str, adapted: bool, 
         "torchtune": "zero3",
         "fms-fsdp": "zero3",
         "torchtitan": "zero3",
+        "llm-foundry": "zero3",
         "internevo": "zero1",
         "megatron": "zero1",
-        "llm-foundry": "zero3",
         "megatron-deepspeed": "zero1",
         "deepspeed": "zero2",
     }
@@ -347,7 +349,7 @@ def _sizes(
 ) -> dict[str, Any]:
     """Tokens of a row, rows of a microbatch, microbatches of a step."""
     tokens = int(number(row.get("seq_len")))
-    if not tokens and (match := re.search(r"seq_len as published: (\d+)|block (\d+)|max_length[= ](\d+)", said)):
+    if not tokens and (match := re.search(r"seq_len as published: (\d+)|block (\d+)|max_length[= ](\d+)|seq_len (\d+)", said)):
         tokens = int(next(group for group in match.groups() if group))
     if not tokens:
         tokens = SEQUENCE_DEFAULT.get(framework, ELSEWHERE_TOKENS)
@@ -356,6 +358,10 @@ def _sizes(
     split = values["tensor_degree"] * values["pipeline_degree"] * values["context_degree"]
     data = max(1, values["count"] // split)
     whole, rows, times = (int(number(row.get(name))) for name in ("global_batch", "micro_batch", "grad_accum"))
+    if not whole and not times and "pretrain" in said:
+        whole = WHOLE_DEFAULT.get(framework, 0)
+    if not rows and (match := re.search(r"micro_batch (\d+)", said)):
+        rows = int(match[1])
     if not rows:
         rows = max(1, whole // (data * max(1, times))) if whole else MICRO_BATCH_DEFAULT.get(framework, 1)
         notes.append(f"micro_batch not stated: {rows}")

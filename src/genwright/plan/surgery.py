@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genwright.models.surgery import layers_of
 from genwright.plan.frameworks import Profile
 from genwright.plan.low_rank import FusedQKV, LowRank, Part, Scaled, adapter_parameter, mark_
+from genwright.plan.recorder import Recorder
 from genwright.plan.setup import Setup
 
 BITS_OF_BASE = {"int8": 8.0 + 32 / 4096, "int4": 4.0 + 20 / 128, "nf4": 4.5, "nf4-double": 4.127}
@@ -19,10 +20,10 @@ zero point for 128 (GPTQ, arXiv 2210.17323); nf4: one float32 for 64, or 8 bits 
 KEEP_INPUT = ("nf4", "nf4-double", "int8")
 """Whose product keeps its input, though its weight is frozen."""
 ROLES = (
+    ("qkv", ("query_key_value", "c_attn", "qkv_proj", "wqkv", "qkv")),
     ("q", ("q_proj", "wq", "query", "q_lin", ".q", "to_q")),
     ("k", ("k_proj", "wk", "key", "k_lin", ".k")),
     ("v", ("v_proj", "wv", "value", "v_lin", ".v")),
-    ("qkv", ("query_key_value", "c_attn", "qkv_proj", "wqkv", "qkv")),
     ("o", ("o_proj", "attn.c_proj", "attention.dense", "out_proj", "self_attn.dense", "self_attention.dense", ".o")),
     ("gate_up", ("gate_up_proj",)),
     ("gate", ("gate_proj", "wi_0", "w1")),
@@ -60,6 +61,8 @@ class _Dequantized(torch.autograd.Function):
         ctx.weight = weight
         if getattr(weight, "genwright_keeps", False):
             ctx.save_for_backward(x)
+            if Recorder.current is not None:
+                Recorder.current.hold(x)  # an attribute of ctx, not a saved tensor: the backward does not free it
         return F.linear(x, _dense(weight), bias)
 
     @staticmethod
@@ -103,10 +106,9 @@ def adapt_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype) -> No
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             if module is not None:
                 module.weight.requires_grad_(True)
-    if profile.expand_keys:
-        for module in model.modules():
-            if "Attention" in type(module).__name__:
-                module.genwright_expand = True
+    for module in model.modules():
+        if "Attention" in type(module).__name__:
+            module.genwright_expand, module.genwright_by_heads = profile.expand_keys, profile.queries_by_heads
 
 
 def _low_rank_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype) -> None:
@@ -167,7 +169,7 @@ def adaption_prompts_(model: Any, dtype: torch.dtype, *, whole: bool) -> None:
     config = model.config.get_text_config()
     for number, layer in enumerate(layers_of(model)[0]):
         if number >= FIRST_PROMPTED:
-            attention = next(module for name, module in layer.named_children() if "attn" in name or "attention" in name)
+            attention = next(module for module in layer.children() if "Attention" in type(module).__name__)
             attention.genwright_prompt = adapter_parameter(1, PROMPT, config.hidden_size, dtype=dtype)
             attention.genwright_gate = adapter_parameter(1, 1, config.num_attention_heads, 1, dtype=dtype)
     if not whole:

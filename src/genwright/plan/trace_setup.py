@@ -316,9 +316,12 @@ def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Pro
         with _saved_elsewhere(setup.offload_activations):
             hidden = _hidden(model, batch)
         recorder.cut("loss", -1, 0)
-        loss, logits = loss_of(model, hidden, batch["labels"], profile, setup.compile)
+        cut = lambda: recorder.cut("loss", -1, 0)
+        loss, logits = loss_of(model, hidden, batch["labels"], profile, setup.compile, cut)
         del hidden
         held = logits if profile.holds_logits else None
+        for tensor in held if isinstance(held, list) else [held]:
+            recorder.hold(tensor)
         del logits
     recorder.cut("backward", -1, 0)
     loss.backward()

@@ -26,7 +26,7 @@ from genwright.plan.pieces import Pieces
 from genwright.plan.record import Allocation, Trace
 from genwright.plan.setup import Setup
 
-MADE_BY = 13
+MADE_BY = 16
 """Of what a trace holds: raised when its making changes, so that older files are not read."""
 WORKSPACE = {"hopper": 32 * 2**20, "blackwell": 32 * 2**20, "cdna": 76 * 2**20}
 """cuBLAS's and hipBLASLt's, for each handle and stream: forward's thread and backward's."""
