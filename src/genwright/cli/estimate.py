@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest
-from genwright.cli import draw
+from genwright.cli import draw, estimate_serving
 from genwright.cli.rooms import call
 from genwright.cli.terminal import Terminal, heading, table
 
@@ -30,6 +30,7 @@ def options(parser: ArgumentParser) -> None:
         "--precision", default="auto", help="numbers to compute in: bf16, fp16, fp32, bf16-true (default: auto)"
     )
     _device_options(parser.add_argument_group("for a device of the catalogue"))
+    estimate_serving.options(parser.add_argument_group("for serving"))
     here = parser.add_argument_group("for this machine")
     here.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows of a step (default: 8)")
     here.add_argument("--watts", type=float, help="power under load, for the energy")
@@ -104,6 +105,8 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     """Print the estimate."""
     if arguments.rows:
         return _rows(arguments, terminal)
+    if arguments.serve:
+        return estimate_serving.run(arguments, terminal)
     if not arguments.model:
         raise BadRequest(
             "Nothing to size.", wanted="MODEL, or --rows FILE", do="genwright estimate llama-3.1-8b --device h100"
