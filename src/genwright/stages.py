@@ -27,8 +27,8 @@ from genwright.improve.lessons import TEXT, without_held_out
 from genwright.improve.placing import memory_bytes, placement_of
 from genwright.improve.selecting import TryOut
 from genwright.improve.workshop import Workshop
-from genwright.models.cards import write_card
 from genwright.models.choose import choose_model
+from genwright.models.made_card import write_card
 from genwright.project.apply import Context
 
 SPLITS = ("train", "validation", "test")

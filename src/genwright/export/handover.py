@@ -10,7 +10,7 @@ from typing import Any
 
 from genwright.base.errors import GenwrightError
 from genwright.base.files import files_below
-from genwright.catalogue.parts import ADAPTERS
+from genwright.catalogue.parts import ADAPTERS, RUNGS
 from genwright.export.merge import merge_adapter
 from genwright.export.served import write_served
 from genwright.models.choose import link_or_copy
@@ -26,7 +26,12 @@ FROZEN_PROMPTS = 8
 
 def hand_over(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Callable[[str], Any]) -> dict[str, Any]:
     """Write `model/` (and `adapter/`, `prompt.json`) to `out`. Errors: GenwrightError when the parity gate fails."""
-    (out / "prompt.json").write_text(json.dumps({"rung": solution.rung, "examples": solution.examples}, indent=1))
+    prompt = {name: getattr(solution, name) for name in ("rung", "instruction", "examples", "nearest_last")}
+    (out / "prompt.json").write_text(json.dumps(prompt, indent=1, ensure_ascii=False), encoding="utf-8")
+    return {**_handed(workshop, solution, out, merge=merge, say=say), "prompt": prompt}
+
+
+def _handed(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Callable[[str], Any]) -> dict[str, Any]:
     if not solution.adapter:
         say(f"{solution.rung} has no adapter: the model is handed over as it stands")
         (out / "model").mkdir()
@@ -35,9 +40,10 @@ def hand_over(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Call
                 link_or_copy(file, out / "model" / file.name)
         return {"form": "model", "path": "model", "parity": None, "bytes": _size(out)}
     shutil.copytree(solution.adapter, out / "adapter")
-    if merge and not ADAPTERS[solution.rung].mergeable:
+    mergeable = ADAPTERS[RUNGS[solution.rung](workshop.spec, solution.rung).method].mergeable
+    if merge and not mergeable:
         say(f"{solution.rung} cannot be folded into the base's weights: the adapter is handed over")
-    if not merge or not ADAPTERS[solution.rung].mergeable:
+    if not merge or not mergeable:
         return {"form": "adapter", "path": "adapter", "parity": None, "bytes": _size(out)}
     prompts = [workshop.prompt_ids(row) for row in workshop.rows("validation")[:FROZEN_PROMPTS]]
     with measuring() as measured, memory_is_an_error("merge", solution.rung):
