@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="seconds only; keeps nothing")
     chosen = parser.parse_args()
     if chosen.smoke:
-        chosen.seconds, chosen.rounds, chosen.minutes = 3.0, 1, min(chosen.minutes, 0.5)
+        chosen.seconds, chosen.rounds, chosen.minutes = 6.0, 1, min(chosen.minutes, 0.5)
     result = {
         "date": date(),
         "commit": commit(),
