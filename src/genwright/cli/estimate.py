@@ -2,7 +2,7 @@
 
 MODEL is a name as people write it (llama-3.1-8b), a hub id, a folder or a config.json: no weights are needed. With --device
 the plan is for that part of the catalogue; without, for this machine, from the very step that `apply` would run.
---rows prices a table of published measurements, one prediction a row.
+--budget lists the recipes that fit, cheapest first. --rows prices a table of published measurements, one prediction a row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest
-from genwright.cli import draw, estimate_serving
+from genwright.cli import draw, estimate_search, estimate_serving
 from genwright.cli.rooms import call
 from genwright.cli.terminal import Terminal, heading, table
 
@@ -30,9 +30,12 @@ def options(parser: ArgumentParser) -> None:
         "--precision", default="auto", help="numbers to compute in: bf16, fp16, fp32, bf16-true (default: auto)"
     )
     _device_options(parser.add_argument_group("for a device of the catalogue"))
+    estimate_search.options(parser.add_argument_group("for a budget"))
     estimate_serving.options(parser.add_argument_group("for serving"))
     here = parser.add_argument_group("for this machine")
-    here.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows of a step (default: 8)")
+    here.add_argument(
+        "--batch-size", type=int, default=0, metavar="N", help="rows of a step over all devices (default here: 8)"
+    )
     here.add_argument("--watts", type=float, help="power under load, for the energy")
     here.add_argument("--usd-per-hour", type=float, metavar="USD", help="price of the machine, for the money")
     rows = parser.add_argument_group("for a table")
@@ -55,7 +58,9 @@ def _device_options(group: Any) -> None:
     group.add_argument("--accumulate", type=int, default=1, metavar="N", help="microbatches of a step (default: 1)")
     group.add_argument("--optimizer", default="", help="adamw, adamw-8bit, sgd, ... (default: the framework's)")
     group.add_argument(
-        "--strategy", default="", help="single, ddp, zero1, zero2, zero3, hybrid (default: single, or zero3 on more)"
+        "--strategy",
+        default="",
+        help="single, ddp, zero1, zero2, zero3, hybrid; auto: the fastest that fits (default: single, zero3 on more)",
     )
     group.add_argument("--recompute", default="", help="none, full, selective (default: the framework's)")
     group.add_argument("--attention", default="", help="eager, sdpa, flash (default: the framework's)")
@@ -72,6 +77,12 @@ def _device_options(group: Any) -> None:
     group.add_argument("--compile", action="store_true", help="the model is fused by torch.compile")
     group.add_argument("--offload", action="store_true", help="weights and state wait in the host's memory")
     group.add_argument("--framework", default="genwright", help="whose step it is (default: genwright)")
+    group.add_argument(
+        "--calibration",
+        metavar="FILE",
+        type=Path,
+        help="of `genwright calibrate`, made on such a device (default: the cache's, if any)",
+    )
     group.add_argument("--region", default="world", help="where it runs, for the carbon (default: world)")
 
 
@@ -111,9 +122,11 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
         raise BadRequest(
             "Nothing to size.", wanted="MODEL, or --rows FILE", do="genwright estimate llama-3.1-8b --device h100"
         )
+    if arguments.budget:
+        return estimate_search.run(arguments, terminal, _wanted(arguments), _cache())
     if arguments.device:
         return _on_device(arguments, terminal)
-    wanted = {name: getattr(arguments, name) for name in NAMES}
+    wanted = {name: getattr(arguments, name) for name in NAMES} | {"batch_size": arguments.batch_size or 8}
     facts = call("genwright.outlook:estimate_model", arguments.model, base=Path(arguments.project), **wanted)
     terminal.answer(facts, lambda console: _draw(console, arguments, facts))
     return 0
@@ -128,20 +141,26 @@ def _rows(arguments: Namespace, terminal: Terminal) -> int:
 
 
 def _on_device(arguments: Namespace, terminal: Terminal) -> int:
-    wanted = {name: getattr(arguments, name) for name in SETUP}
-    wanted["precision"] = "" if wanted["precision"] == "auto" else wanted["precision"]
     facts = call(
         "genwright.plan.sheet:sheet",
         arguments.model,
         arguments.device,
-        wanted,
+        _wanted(arguments),
         steps=arguments.steps,
         cache=_cache(),
         region=arguments.region,
         usd_per_hour=arguments.usd_per_hour,
+        calibrations=arguments.calibration or _cache().parent / "calibrations",
+        rows=arguments.batch_size,
     )
     terminal.answer(facts, lambda console: _draw_sheet(console, facts))
     return 0
+
+
+def _wanted(arguments: Namespace) -> dict[str, Any]:
+    """Fields of a Setup."""
+    wanted = {name: getattr(arguments, name) for name in SETUP}
+    return wanted | {"precision": "" if wanted["precision"] == "auto" else wanted["precision"]}
 
 
 def _cache() -> Path:

@@ -126,9 +126,8 @@ def _draw(console: Any, facts: dict[str, Any]) -> None:
     ]
     console.print(table(("law", "parameters", "range", "tokens", "loss"), rows, right=(1, 2, 3, 4)))
     if served := facts.get("with_serving"):
-        console.print(
-            "with {} tokens served: {} parameters, {} tokens".format(*(_short(served[name]) for name in ("served_tokens", "parameters", "tokens")))
-        )
+        answered, size, data = (_short(served[name]) for name in ("served_tokens", "parameters", "tokens"))
+        console.print(f"with {answered} tokens served: {size} parameters, {data} tokens")
 
 
 def _short(value: Any) -> str:

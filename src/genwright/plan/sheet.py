@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from genwright.base.errors import DataError, RecipeError
 from genwright.catalogue.architectures import architecture
 from genwright.catalogue.device_names import Placed, place
 from genwright.plan.cadence import DISK_BYTES_PER_SECOND, cadence
 from genwright.plan.energy import footprint
 from genwright.plan.estimate import Estimate, Range
 from genwright.plan.rows import training_answer
+from genwright.plan.search import Job, budget_of, choose, search
 from genwright.plan.setup import Setup
 from genwright.plan.training import estimate_training
 
 PETAFLOPS_DAY = 8.64e19
 """FLOP."""
+SEARCHED = ("count", "micro_batch", "accumulate", "strategy", "offload")
+"""Fields of a Setup that a search sets itself."""
 
 
 def sheet(
@@ -27,18 +32,39 @@ def sheet(
     cache: Path | None = None,
     region: str = "world",
     usd_per_hour: float | None = None,
-    calibration: Any = None,
+    calibrations: Path | None = None,
+    rows: int = 0,
 ) -> dict[str, Any]:
-    """Plan `model` on `device`; `wanted` are fields of a Setup. Errors: BadRequest naming the nearest that would work."""
+    """Plan `model` on `device`; `wanted` are fields of a Setup, and its strategy may be "auto".
+
+    `calibrations` is a file of `genwright calibrate`, or a folder of them in which one of this device is looked for. `rows` of a
+    step over all devices set how many microbatches it takes. Errors: BadRequest naming the nearest that would work.
+    """
     placed = place(device)
     config, note = _model(model)
-    count = max(wanted.get("count", 1), placed.count)
-    strategy = wanted.get("strategy") or ("single" if count == 1 else "zero3")
-    if wanted.get("adapter") == "full":
-        wanted = {**wanted, "rank": 0}
-    setup = Setup(model=config, **{**wanted, "count": count, "strategy": strategy})
+    setup, said = _setup(config, wanted, placed, rows)
+    calibration = _calibration(calibrations, placed)
+    if wanted.get("strategy") == "auto":
+        setup = choose(setup, placed, cache=cache, calibration=calibration)
+        said = (f"strategy auto: {setup.strategy} is the fastest that fits, or the one that needs least",)
     found = estimate_training(setup, placed, cache=cache, calibration=calibration)
-    return _page(model, setup, placed, found, steps, region, usd_per_hour, note, calibration is not None)
+    notes = (*((note,) if note else ()), *said)
+    return _page(model, setup, placed, found, steps, region, usd_per_hour, notes, calibration is not None)
+
+
+def recipes(
+    model: str, devices: list[str], wanted: dict[str, Any], *, rows: int, steps: int, most: int, budget: str = "",
+    cache: Path | None = None, region: str = "world", usd_per_hour: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """`search.search` for a model as people name it. Errors: as `sheet`."""
+    config, note = _model(model)
+    fixed = {name: value for name, value in wanted.items() if name not in SEARCHED}
+    job = Job(model, config, rows, steps, fixed, region, cache)
+    limits = budget_of(budget) if budget else {}
+    return {
+        **search(job, devices, most=most, budget=limits, usd_per_hour=usd_per_hour),
+        "notes": [note] if note else [],
+    }
 
 
 def _model(name: str) -> tuple[Any, str]:
@@ -46,6 +72,48 @@ def _model(name: str) -> tuple[Any, str]:
         return name, ""
     found = architecture(name)
     return found.config, found.note
+
+
+def _setup(config: Any, wanted: dict[str, Any], placed: Placed, rows: int) -> tuple[Setup, tuple[str, ...]]:
+    """What is asked, with what it leaves open, and what to say of that."""
+    count = max(wanted.get("count", 1), placed.count)
+    strategy = wanted.get("strategy", "")
+    said: tuple[str, ...] = ()
+    if strategy in ("", "auto"):
+        said = () if count == 1 else ("strategy not stated: zero3, which splits all; --strategy auto compares",)
+        strategy = "single" if count == 1 else "zero3"
+    values = {**wanted, "count": count, "strategy": strategy}
+    if wanted.get("adapter") == "full":
+        values["rank"] = 0
+    setup = Setup(model=config, **values)
+    return (replace(setup, accumulate=_microbatches(setup, rows)) if rows else setup), said
+
+
+def _microbatches(setup: Setup, rows: int) -> int:
+    """Of a step of so many rows. Errors: RecipeError where they do not divide, with the nearest number that does."""
+    once = setup.micro_batch * setup.data_degree
+    if rows % once:
+        raise RecipeError(
+            f"{rows} rows do not divide into microbatches of {setup.micro_batch} on {setup.data_degree} devices.",
+            wanted=f"a multiple of {once}", found=f"--batch-size {rows}", do=f"set --batch-size {max(1, round(rows / once)) * once}",
+        )  # fmt: skip
+    return rows // once
+
+
+def _calibration(where: Path | None, placed: Placed) -> Any:
+    """The newest of this device in a folder, or the one that a file holds. Errors: DataError for a file of another device."""
+    from genwright.plan.calibration import calibration_of
+
+    if where is None or where.is_dir():
+        return calibration_of(placed.device, where) if where else None
+    found = calibration_of(placed.device, where.parent)
+    if found is None or not where.name.endswith(f"-{found.key}.json"):
+        raise DataError(
+            f"{where} is no calibration of {placed.device.title}.", wanted="a file that `genwright calibrate` wrote on such a device",
+            found="none that can be read" if not where.is_file() else "another device's, or another kind of file",
+            do="name it as it was written, or leave --calibration out",
+        )  # fmt: skip
+    return found
 
 
 def _page(
@@ -56,7 +124,7 @@ def _page(
     steps: int,
     region: str,
     usd_per_hour: float | None,
-    note: str,
+    said: tuple[str, ...],
     calibrated: bool,
 ) -> dict[str, Any]:
     device = placed.device
@@ -71,7 +139,7 @@ def _page(
     for name, spread in more["ranges"].items():
         values[name], low[name], high[name] = spread.value, spread.low, spread.high
     phases = {name: quantity.value for name, quantity in found.quantities.items() if name.endswith("_bytes")}
-    notes = ((note,) if note else ()) + tuple(found.notes) + more["notes"]
+    notes = (*said, *found.notes, *more["notes"])
     return {
         "model": model,
         "device": device.name,
