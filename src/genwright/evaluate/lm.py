@@ -15,11 +15,14 @@ from genwright.evaluate.forms import Form, Options, Row, Scored, Target
 class Scorer(Protocol):
     """What lm-eval asks: a `score.Scorer`, or a target of suites."""
 
-    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Any]: ...  # noqa: D102
+    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
+        """`nats` and `greedy` of each (context, answer)."""
 
-    def rolling(self, texts: Sequence[str]) -> list[float]: ...  # noqa: D102
+    def rolling(self, texts: Sequence[str]) -> list[float]:
+        """Of each whole text, nats."""
 
-    def continuations(self, texts: Sequence[str], stops: Sequence[str], max_tokens: int) -> list[str]: ...  # noqa: D102
+    def continuations(self, texts: Sequence[str], stops: Sequence[str], max_tokens: int) -> list[str]:
+        """Greedily, each cut before its first stop."""
 
 
 def language_model(scorer: Scorer) -> Any:
