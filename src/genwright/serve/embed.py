@@ -19,7 +19,7 @@ from genwright.models.sources import cache_folder
 
 Vectors = npt.NDArray[np.float32]
 
-MOST_TOKENS = 64
+MOST_TOKENS = 48
 """Of a text: a longer one is read by its first and last halves of this. docs/routing.md has the accuracy and the time at this cap."""
 
 MOST_CHARACTERS = 400

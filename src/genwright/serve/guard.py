@@ -119,7 +119,7 @@ class ConversationGuard:
     def check_input(self, request: Request, state: dict[str, Any]) -> Decision:
         """Block before warn before redact; of two equal ones the surer."""
         text = request.last_user
-        talk = self._scored(request.messages, state)
+        talk = self.scored(request.messages, state)
         harm, injection = state["odds"]
         found = [self._judged("harmful", harm, "input", text), self._judged("injection", injection, "input", text)]
         if talk.turns > 1:
@@ -133,7 +133,7 @@ class ConversationGuard:
         harm, _ = self.head.odds(self.embedder.one(text), text)
         return _strongest([self._judged("harmful", harm, "output", text), self._redacting(window, "output")])
 
-    def _scored(self, messages: tuple[Message, ...], state: dict[str, Any]) -> Conversation:
+    def scored(self, messages: tuple[Message, ...], state: dict[str, Any]) -> Conversation:
         """The conversation with its newest turn; what was scored before is not scored again unless history was changed."""
         users = [place for place, one in enumerate(messages) if one.get("role") == "user"]
         talk: Conversation = state.setdefault("talk", Conversation())
