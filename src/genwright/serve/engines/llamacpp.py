@@ -44,6 +44,8 @@ class LlamaSettings:
     """0: every core."""
     gpu_layers: int = 0
     embedding: bool = False
+    exact: bool = False
+    """Keys, values and attention in float32 where llama.cpp halves them: for proofs, which then leave nothing to rounding."""
 
 
 @dataclass
@@ -217,7 +219,7 @@ class LlamaCpp:
         told = {
             "model": str(settings.gguf), "alias": self.model, "context": settings.context, "parallel": settings.parallel,
             "threads": settings.threads or os.cpu_count() or 1, "gpu_layers": settings.gpu_layers,
-            "embedding": settings.embedding, "adapters": [str(self._adapters[name]) for name in names],
+            "embedding": settings.embedding, "exact": settings.exact, "adapters": [str(self._adapters[name]) for name in names],
         }  # fmt: skip
         child = Child([sys.executable, "-m", CHILD, json.dumps(told)], settings.work / "llamacpp.log")
         address = (await child.start())["url"]

@@ -28,6 +28,9 @@ def parameters(told: dict[str, Any]) -> Any:
     params.cpuparams_batch.n_threads = told["threads"]
     params.n_gpu_layers = told["gpu_layers"]
     params.cache_ram_mib = 0
+    if told["exact"]:
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.use_jinja = True
     params.warmup = True
     params.embedding = told["embedding"]
