@@ -150,7 +150,7 @@ def _on_device(arguments: Namespace, terminal: Terminal) -> int:
         cache=_cache(),
         region=arguments.region,
         usd_per_hour=arguments.usd_per_hour,
-        calibrations=arguments.calibration or _cache().parent / "calibrations",
+        calibrations=arguments.calibration or _calibrations(),
         rows=arguments.batch_size,
     )
     terminal.answer(facts, lambda console: _draw_sheet(console, facts))
@@ -166,6 +166,12 @@ def _wanted(arguments: Namespace) -> dict[str, Any]:
 def _cache() -> Path:
     """Where traces are kept: in $GENWRIGHT_CACHE, or ~/.cache/genwright."""
     return Path(os.environ.get("GENWRIGHT_CACHE") or Path.home() / ".cache" / "genwright") / "traces"
+
+
+def _calibrations() -> Path | None:
+    """Where `genwright calibrate` keeps its files; None before it was ever run."""
+    folder = _cache().parent / "calibrations"
+    return folder if folder.is_dir() else None
 
 
 def _draw(console: Any, arguments: Namespace, facts: dict[str, Any]) -> None:
