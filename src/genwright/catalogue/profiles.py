@@ -38,6 +38,16 @@ class Profile:
     """The same of the answer's tokens."""
     requests: int | None = None
     """Requests in the trace."""
+    marks: list[str] | None = None
+    """Words that requests of it have, as regular expressions, in lower case: how a request is recognised."""
+    ttft_seconds: float | None = None
+    """Target: time to the first token."""
+    tpot_seconds: float | None = None
+    """Target: time per token after it."""
+    most_output_tokens: int | None = None
+    """Limit where a request states none."""
+    batch: str = "online"
+    """online: a person waits; offline: throughput counts, and any batch will do."""
 
 
 @cache

@@ -77,6 +77,10 @@ class Embedder:
                 self._kept.popitem(last=False)
         return vector
 
+    def forget(self) -> None:
+        """Drop the remembered vectors: for measuring."""
+        self._kept.clear()
+
     def _run(self, ids_BT: npt.NDArray[np.int64]) -> Vectors:
         out: Vectors = self._session.run(None, {"input_ids": ids_BT, "attention_mask": np.ones_like(ids_BT)})[0]
         return out

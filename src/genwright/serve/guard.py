@@ -130,7 +130,9 @@ class ConversationGuard:
         """The window, read together with the end of the one before it: a sentence cut in two is still seen."""
         before, state["said"] = state.get("said", ""), window[-self.window :]
         text = f"{before}{window}"
-        harm, _ = self.head.odds(self.embedder.one(text), text)
+        vector = self.embedder.one(text)
+        state["reply"] = state["reply"] + vector if "reply" in state else vector
+        harm, _ = self.head.odds(vector, text)
         return _strongest([self._judged("harmful", harm, "output", text), self._redacting(window, "output")])
 
     def scored(self, messages: tuple[Message, ...], state: dict[str, Any]) -> Conversation:
@@ -159,7 +161,11 @@ class ConversationGuard:
         joined_text = "\n".join(text_of(messages[place]) for place in users[-WINDOW:])
         joined = self.head.odds(self.embedder.one(joined_text), joined_text)[0] if len(users) > 1 else state["odds"][0]
         reply = next((text_of(one) for one in reversed(messages[: users[-1]]) if one.get("role") == "assistant"), "")
-        talk.add(state["odds"][0], joined, vector, self.embedder.one(reply) if reply else None, refuses(reply))
+        heard = state.pop("reply", None)
+        if heard is None and reply:
+            heard = self.embedder.one(reply)
+        reply_vector = unit(heard).astype(np.float32) if heard is not None else None
+        talk.add(state["odds"][0], joined, vector, reply_vector, refuses(reply))
 
     def _judged(self, label: str, odds: float, where: Literal["input", "output"], text: str) -> Decision:
         rule = self.policy.rule(label, where)
