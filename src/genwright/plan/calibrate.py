@@ -47,7 +47,7 @@ def calibrate(trackers: Iterable[Tracker], folder: Path, *, say: Callable[[str],
     """Measure what these traces need and the file lacks; returns all that is known of this machine."""
     path = folder / f"calibration-{sha256_of_json(machine())[:12]}.json"
     rates = _known(path) or Rates(
-        bytes_per_second=_copy_rate(), flops_per_second=_product_rate(), host_seconds=_host_seconds()
+        bytes_per_second=_copy_rate(), flops_per_second=_product_rate(), host_seconds=host_seconds()
     )
     missing = {
         event.signature: tracker.arguments[event.signature]
@@ -122,7 +122,7 @@ def _product_rate() -> float:
     return 2 * 1024**3 / _median_seconds(lambda _: left @ left)
 
 
-def _host_seconds() -> float:
+def host_seconds() -> float:
     """What Python, modules and autograd spend around one operation: a real step of a model too small to compute anything."""
     config = AutoConfig.for_model(
         "llama", vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1

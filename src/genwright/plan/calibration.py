@@ -37,6 +37,8 @@ class Calibration:
     """(precision, tokens, FLOPs of the whole square, forward seconds, backward seconds)."""
     launch_seconds: float = 5e-6
     """Of the host for one operation."""
+    classes: dict[str, float] = field(default_factory=dict)
+    """Kind of elementwise operation -> seconds beside those of `streams` for as many bytes: see `class_of`."""
     optimizer_rate: float = 0.0
     """Bytes a second of a fused AdamW; 0: not measured."""
     waits: bool = True
@@ -110,9 +112,13 @@ class MeasuredSpeeds(Speeds):
             return super().stream(moved)
         return interpolated(points, moved)
 
-    def elementwise(self, moved: float, flops: float = 0.0) -> float:
-        """The same: arithmetic hides behind memory."""
-        return self.stream(moved)
+    def elementwise(self, moved: float, flops: float = 0.0, *, name: str = "", dtype: str = "") -> float:
+        """The same, as many times as its kind took."""
+        return self.stream(moved) * self.measured.classes.get(class_of(name, dtype), 1.0)
+
+    def update(self, moved: float) -> float:
+        """At the rate of the fused AdamW."""
+        return moved / self.measured.optimizer_rate if self.measured.optimizer_rate else super().update(moved)
 
     def attention(
         self, flops: float, moved: float, *, queries: int, precision: str = "bf16", backward: bool = False
@@ -126,6 +132,23 @@ class MeasuredSpeeds(Speeds):
         if not rows:
             return super().attention(flops, moved, queries=queries, precision=precision, backward=backward)
         return flops / interpolated(tuple(sorted(rows)), queries)
+
+
+SLOW = ("silu", "gelu", "softmax", "sigmoid", "tanh", "exp", "pow", "rsqrt", "sqrt", "cos", "sin")
+"""Words of operations that compute more than they move."""
+
+
+def class_of(name: str, dtype: str) -> str:
+    """ "slow bf16", "cast", "fp32": which kind was measured for an operation; "" for a plain one in 16 bits.
+
+    >>> class_of("aten.silu_backward", "bf16"), class_of("aten._to_copy", "fp32"), class_of("aten.add", "bf16")
+    ('slow bf16', 'cast', '')
+    """
+    if any(word in name for word in SLOW):
+        return f"slow {dtype}"
+    if "copy" in name:
+        return "cast"
+    return "fp32" if dtype == "fp32" else ""
 
 
 def interpolated(points: tuple[tuple[float, float], ...], at: float) -> float:

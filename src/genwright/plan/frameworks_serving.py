@@ -57,8 +57,10 @@ class Serving:
     """From one device's layers to the next one's."""
     kv_copies: float = 1.0
     """How often the cache is held: a cache that grows by concatenation is there twice."""
+    quantizes_head: bool = False
+    """The head is kept in few bits as the other products are."""
     head_copies: float = 0.0
-    """Copies of the head in 16 bits that stand beside quantised weights while they are made."""
+    """Dense copies of the head in 16 bits that stand beside it while it is used."""
     expands: bool = False
     """Keys and values are repeated for each query head of a group before attention, and the cache grows by concatenation
     (transformers: `repeat_kv`, `DynamicCache.update`)."""
@@ -151,7 +153,8 @@ SERVING: dict[str, Serving] = {
     ),
     "litgpt": Serving(
         source="Lightning-AI/litgpt: litgpt/generate/base.py; tutorials/quantize.md: 1.0 ms a block eager, bitsandbytes on top",
-        head_copies=1.4,
+        quantizes_head=True,
+        head_copies=2.0,  # in float16, as lightning's `_Linear4bit` quantised it, and cast to the compute type
         host_layer=1.0e-3,
         host_product={"nf4": 8e-5, "nf4-double": 1.15e-4, "bnb-int8": 4e-4, "8": 4e-4},
         share={"16": CUBLAS_FEW},

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from genwright.base.errors import BadRequest
-from genwright.plan.calibrate import processor
+from genwright.plan.calibrate import host_seconds, processor
 from genwright.plan.calibration import Calibration, keep
 
 SHAPES_CPU = [
@@ -56,7 +56,7 @@ STREAMS_CPU = (2**12, 2**16, 2**19, 2**21, 2**23, 2**25)
 STREAMS_CUDA = (2**14, 2**18, 2**21, 2**23, 2**25, 2**27, 2**29)
 """Numbers of an elementwise operation's operand."""
 LENGTHS_CPU, LENGTHS_CUDA = (64, 256, 1024), (128, 512, 1024, 2048, 4096, 8192)
-REPEATS = 5
+REPEATS = 7
 COLD_BYTES = 2**27
 """Operands are taken in turn from copies that outgrow the caches."""
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
@@ -97,7 +97,8 @@ def measure(
         products=_products(clock, say),
         streams=_streams(clock, say),
         attention=_attention(clock, say),
-        launch_seconds=_launch(clock),
+        classes=_classes(clock, say),
+        launch_seconds=host_seconds() if device == "cpu" else _launch(clock),
         optimizer_rate=_optimizer(clock),
         waits=device == "cpu",
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -118,7 +119,7 @@ class Clock:
         return time.perf_counter() > self._until
 
     def median(self, call: Callable[[int], Any], repeats: int = REPEATS) -> float:
-        """Seconds of a call, given its turn; the first is not counted."""
+        """Seconds of a call, given its turn; the first is not counted. The median of the faster half: what else runs only slows."""
         call(0)
         times = []
         for turn in range(1, repeats + 1):
@@ -127,7 +128,7 @@ class Clock:
             call(turn)
             self._wait()
             times.append(time.perf_counter() - began)
-        return statistics.median(times)
+        return statistics.median(sorted(times)[: (repeats + 1) // 2])
 
     def steady(self, call: Callable[[int], Any], inside: int = 8) -> float:
         """Seconds of one of several calls in a row, so that a device's queue is never empty."""
@@ -178,6 +179,26 @@ def _streams(clock: Clock, say: Callable[[str], Any]) -> tuple[tuple[float, floa
         )
         found.append((6.0 * numel, clock.steady(call)))
     return tuple(found)
+
+
+@torch.no_grad()
+def _classes(clock: Clock, say: Callable[[str], Any]) -> dict[str, float]:
+    """Seconds of other kinds beside an addition's in bfloat16 of as many bytes."""
+    say("elementwise operations")
+    sizes = STREAMS_CUDA if clock.device == "cuda" else STREAMS_CPU
+    numel = sizes[len(sizes) // 2]
+    sixteen, full = (clock.copies((numel,), (numel,), (numel,), dtype=DTYPES[name]) for name in ("bf16", "fp32"))
+    turn_of = lambda sets, turn: sets[turn % len(sets)]
+    plain = clock.steady(lambda turn: torch.add(*turn_of(sixteen, turn)[:2], out=turn_of(sixteen, turn)[2])) / (
+        6 * numel
+    )
+    calls: dict[str, tuple[float, Callable[[int], Any]]] = {
+        "fp32": (12, lambda turn: torch.add(*turn_of(full, turn)[:2], out=turn_of(full, turn)[2])),
+        "slow bf16": (4, lambda turn: torch.nn.functional.silu(turn_of(sixteen, turn)[0])),
+        "slow fp32": (8, lambda turn: torch.exp(turn_of(full, turn)[0], out=turn_of(full, turn)[2])),
+        "cast": (6, lambda turn: turn_of(full, turn)[2].copy_(turn_of(sixteen, turn)[0])),
+    }
+    return {name: clock.steady(call) / (each * numel) / plain for name, (each, call) in calls.items()}
 
 
 def _attention(clock: Clock, say: Callable[[str], Any]) -> tuple[tuple[str, int, float, float, float], ...]:

@@ -310,7 +310,8 @@ def weights_bytes(one: Server) -> float:
     """Of the whole model as it is kept."""
     dims, tables = one.dims, one.weights.tables / 8
     linear = dims.layers * dims.block_weights * one.weights.bits / 8
-    return linear + (dims.parameters - dims.layers * dims.block_weights) * tables
+    few = dims.embedding_weights if one.framework.quantizes_head and not dims.tied else 0
+    return linear + few * one.weights.bits / 8 + (dims.parameters - dims.layers * dims.block_weights - few) * tables
 
 
 def kv_bytes(one: Server) -> float:

@@ -35,6 +35,8 @@ STEADY_BOUND = {"hopper": 0.73, "blackwell sm10": 0.73}
 H100 at 512 and 1,024 tokens, where nothing but products counts; on A100 the same rows find 0.86."""
 MEMORY_SHARE = 0.88
 """Of the data sheet's bandwidth that a long stream gets."""
+OPTIMIZER_SHARE = 0.9
+"""Of that, what an optimizer's step over many tensors gets."""
 MEMORY_RAMP = 1.5e-6
 """Seconds before memory streams at that rate."""
 KERNEL_SECONDS = 2.0e-6
@@ -135,9 +137,13 @@ class Speeds:
         """Seconds of reading and writing so many bytes once."""
         return moved / self.bandwidth + (MEMORY_RAMP if moved else 0.0)
 
-    def elementwise(self, moved: float, flops: float = 0.0) -> float:
-        """Seconds of an operation that memory bounds."""
+    def elementwise(self, moved: float, flops: float = 0.0, *, name: str = "", dtype: str = "") -> float:
+        """Seconds of an operation that memory bounds; `name` and `dtype` count where its kind was measured."""
         return max(self.stream(moved), flops / self.vector) + self.kernel
+
+    def update(self, moved: float) -> float:
+        """Seconds of an optimizer that reads and writes so many bytes."""
+        return self.elementwise(moved / OPTIMIZER_SHARE)
 
     def attention(
         self, flops: float, moved: float, *, queries: int, precision: str = "bf16", backward: bool = False

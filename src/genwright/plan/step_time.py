@@ -45,7 +45,6 @@ NOT_CAUSAL = (
 """Objectives whose attention sees the whole square."""
 DEQUANTIZE_SHARE = 0.45
 """Of the stream's bandwidth, when weights are unpacked: the table lookups of bitsandbytes and GPTQ's shifts."""
-OPTIMIZER_SHARE = 0.9
 FIRST = ("llm-foundry",)
 """Frameworks whose published tables ran the first FlashAttention, in Triton (llm-foundry: `attn_impl: triton`)."""
 FIRST_FLASH = 0.55
@@ -125,9 +124,10 @@ def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, 
     return device + host if pace.waits else max(device, host)
 
 
-UNPACKED_BYTES = {"int4": 18.0, "int8": 10.0}
-"""Of a weight kept in integers by GPTQ: read and written while torch's own operations shift, mask and scale it into 16 bits
-(AutoGPTQ: nn_modules/qlinear/qlinear_cuda_old.py, the path that has a gradient)."""
+UNPACKED_BYTES = {"int4": 16.5, "int8": 23.0}
+"""Moved for a weight kept in integers while torch's own operations make it 16 bits wide (AutoGPTQ: nn_modules/qlinear/
+qlinear_cuda_old.py, forward): a shift reads the packed weight and writes 4 bytes; a cast reads 4, writes 1 (2 for int8); masking
+and taking the zero off read and write that twice; the scale reads it and writes 2."""
 GPTQ = ("qwen-finetune", "peft", "transformers", "trl", "llamafactory", "axolotl")
 HOOK_SECONDS = 1.2e-4
 """Of DeepSpeed's ZeRO-3 around a module: fetch, wait, release, in Python; with whole weights trained, on any number of devices."""
@@ -146,9 +146,9 @@ BETWEEN = ("elementwise", "reduction", "copy")
 
 
 def _unpacking(phase: str, trace: Trace, pace: Speeds, setup: Setup) -> float:
-    """Seconds of a phase that go into unpacking a base of integers; recomputing is counted with the backward."""
+    """Seconds of a phase that go into unpacking a base of integers: each forward, also the second; the backward finds it saved."""
     each = UNPACKED_BYTES.get(setup.base, 0.0) if setup.framework in GPTQ else 0.0
-    times = {"forward": 1.0, "recompute": 1.0, "backward": 1.0}.get(phase, 0.0)
+    times = {"forward": 1.0, "recompute": 1.0}.get(phase, 0.0)
     return (
         each
         * times
@@ -193,10 +193,10 @@ def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
     if op.kind == "dequantize":
         return pace.elementwise(op.bytes / DEQUANTIZE_SHARE)
     if op.kind == "optimizer":
-        return pace.elementwise(op.bytes / OPTIMIZER_SHARE)
+        return pace.update(op.bytes)
     if setup.compile:
         return pace.stream(op.bytes * FUSED_TRAFFIC)
-    return pace.elementwise(op.bytes * (FUSED_NORMS if setup.framework in FUSING else 1.0))
+    return pace.elementwise(op.bytes * (FUSED_NORMS if setup.framework in FUSING else 1.0), name=op.op, dtype=op.dtype)
 
 
 def _units(dtype: str, pace: Speeds) -> str:
