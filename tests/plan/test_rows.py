@@ -10,7 +10,7 @@ import pytest
 from genwright.base.errors import DataError
 from genwright.plan.row_serving import serving_row
 from genwright.plan.row_training import training_row
-from genwright.plan.rows import predict, predict_file
+from genwright.plan.rows import predict, predict_all, predict_file
 
 ROW = {
     "id": "a-1", "framework": "litgpt", "model": "phi-1.5", "adaptation": "lora", "adapt_norm": "lora", "seq_len": "512", "micro_batch": "4",
@@ -92,3 +92,16 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="not a table of measurements"):
         predict_file(tmp_path / "rows.csv", tmp_path / "out.csv")
+
+
+def test_several_processes_answer_as_one_does(tmp_path: Path) -> None:
+    serving = {
+        "model": "llama2-7b",
+        "framework": "vLLM",
+        "precision": "fp16",
+        "device": "A100",
+        "input_tokens": "64",
+        "output_tokens": "8",
+    }
+    rows = [{"id": str(number), "batch_size": str(number % 5), **serving} for number in range(40)]
+    assert list(predict_all(rows, processes=2)) == list(predict(rows))

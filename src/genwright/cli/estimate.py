@@ -86,6 +86,8 @@ def _device_options(group: Any) -> None:
     group.add_argument("--region", default="world", help="where it runs, for the carbon (default: world)")
 
 
+PROCESSES = 2
+"""That price a table: each keeps about half a GiB."""
 NAMES = ("adapter", "objective", "rank", "seq_len", "batch_size", "steps", "precision", "watts", "usd_per_hour")
 """The options that `estimate_model` takes under the same name."""
 SETUP = (
@@ -133,7 +135,9 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
 
 
 def _rows(arguments: Namespace, terminal: Terminal) -> int:
-    counts = call("genwright.plan.rows:predict_file", arguments.rows, arguments.out, cache=_cache())
+    counts = call(
+        "genwright.plan.rows:predict_file", arguments.rows, arguments.out, cache=_cache(), processes=PROCESSES
+    )
     facts = {**counts, "out": str(arguments.out)}
     said = f"{counts['predicted']} of {counts['rows']} rows priced, {counts['refused']} refused: {arguments.out}"
     terminal.answer(facts, lambda console: console.print(said))
