@@ -64,10 +64,13 @@ class Stream:
         self.out.append(Allocation(storage, 0, "", self.phase))
 
 
-def compose(pieces: Pieces, setup: Setup, profile: Profile, notes: tuple[str, ...] = ()) -> Trace:
-    """The trace of this setup's busiest device."""
+def compose(
+    pieces: Pieces, setup: Setup, profile: Profile, notes: tuple[str, ...] = (), later: Pieces | None = None
+) -> Trace:
+    """The trace of this setup's busiest device. `later`: of all microbatches but the run's first, where those are shorter."""
     step = Step(pieces, setup, profile)
-    step.run()
+    step.run(later or pieces)
+    step.use(pieces)
     return trace_of(step, notes)
 
 
@@ -75,7 +78,8 @@ class Step:
     """Builds the stream of one device; `run` is the story."""
 
     def __init__(self, pieces: Pieces, setup: Setup, profile: Profile) -> None:
-        self.pieces, self.setup, self.profile = pieces, setup, profile
+        self.setup, self.profile = setup, profile
+        self.use(pieces)
         self.stream = Stream()
         self.weights = placed_weights(pieces, setup.pipeline_degree)
         self.shards = setup.shards if setup.strategy in SPLIT_STATE else 1
@@ -86,19 +90,26 @@ class Step:
         self.units: dict[int, list[Weight]] = {}
         for placed in self.weights:
             self.units.setdefault(placed.unit, []).append(placed.weight)
-        self.families = _families(pieces.segments)
         self.gathered: dict[int, int] = {}
         self.shard_gradients: dict[int, int] = {}
         self.whole_gradients: list[int] = []
         self.scattering: list[int] = []
+        self.made: dict[tuple[tuple[str, int, int], int], list[int]] = {}
+        self.alive: set[int] = set()
+        self.pieces_of_flat: list[int] = []
         self.held: set[int] = set()
         self.graph: list[int] = []
         self.host_bytes = 0.0
 
-    def run(self) -> None:
-        """Build, one step that makes the optimizer's state, a second one."""
+    def use(self, pieces: Pieces) -> None:
+        """What a microbatch is from here on."""
+        self.pieces, self.families = pieces, _families(pieces.segments)
+
+    def run(self, later: Pieces) -> None:
+        """Build, one step that makes the optimizer's state, a second one; `later` is all microbatches but the first."""
         self.build()
         self.microbatch(first=True)
+        self.use(later)
         states = self.optimizer_step([])
         microbatches = min(2, self.setup.accumulate)
         for number in range(microbatches):
@@ -181,9 +192,9 @@ class Step:
 
     def microbatch(self, *, first: bool) -> None:
         """Forward through every layer, loss, backward from the top."""
+        flying = self._in_flight()
         self.first = first
-        self.made: dict[tuple[tuple[str, int, int], int], list[int]] = {}
-        self.alive: set[int] = set()
+        self.made, self.alive = {}, set()
         self.gradients: set[int] = set()
         self.unit_gradients: list[tuple[int, float]] = []
         last_of_loss = max(
@@ -208,9 +219,26 @@ class Step:
             self._give(storage)
         if not self.profile.holds_logits:
             self._end_graph()
-        for storage in self.scattering:
+        for storage in [*self.scattering, *flying]:
             self.stream.give(storage)
         self.scattering = []
+
+    def _in_flight(self) -> list[int]:
+        """What the first stage of a pipeline keeps of microbatches whose backward has not come back: one for each later stage.
+
+        1F1B (PipeDream-flush, arXiv 2104.04473, section 2.2): stage i of p holds min(m, p - i) of m microbatches.
+        """
+        waiting = min(self.setup.pipeline_degree, self.setup.accumulate) - 1
+        kept: list[int] = []
+        for _ in range(waiting):
+            self.made, self.alive = {}, set()
+            for name, stack, layer, block in self.blocks():
+                if name == "forward" and stack >= 0:
+                    self.stream.phase = name
+                    for index in block:
+                        self._play(index, layer)
+            kept += sorted(self.alive)
+        return kept
 
     def _unit(self, stack: int, layer: int) -> int:
         return sum(self.pieces.layers[:stack]) + layer if stack >= 0 else -1
@@ -302,7 +330,9 @@ class Step:
             self.unit_gradients.append((storage, weight.numel))
             return
         if self.split_weights and self.profile.flat:
-            self._into_flat(storage)
+            self.pieces_of_flat.append(storage)
+            return
+        if self.profile.gradient_buffer and self.profile.whole_gradients:
             return
         if self.profile.gradient_buffer or self.setup.optimizer_in_backward or not self.first:
             self.alive.discard(storage)
@@ -317,13 +347,27 @@ class Step:
         """Whole gradients stay until the last microbatch."""
         return self.profile.keeps_gathered_gradients and self.setup.accumulate > 1
 
-    def _into_flat(self, storage: int) -> None:
-        """FSDP1 under `no_sync`: a unit's gradient is one flat tensor as long as all its weights, frozen ones too."""
-        self.alive.discard(storage)
-        self.stream.give(storage)
-        if self.now not in self.shard_gradients:
-            size = sum(self.gathered_bytes(weight) for weight in self.units.get(self.now, []))
-            self.shard_gradients[self.now] = self.stream.take(size, "gradients")
+    def _into_flat(self, unit: int) -> None:
+        """FSDP1 under `no_sync`: a unit's weights are pieces of one flat tensor, frozen ones too, and so are their gradients.
+
+        The pieces are laid end to end (zeros for what has none) and added to what is there: two units for a moment.
+        """
+        if not self.pieces_of_flat:
+            return
+        mine = self.units.get(unit, [])
+        size = sum(self.gathered_bytes(weight) for weight in mine)
+        zeros = self.stream.take(
+            sum(self.gathered_bytes(weight) for weight in mine if not weight.trained), "temporaries"
+        )
+        flat = self.stream.take(size, "gradients")
+        for storage in [zeros, *self.pieces_of_flat]:
+            self.alive.discard(storage)
+            self.stream.give(storage)
+        self.pieces_of_flat = []
+        if unit in self.shard_gradients:
+            self.stream.give(flat)
+        else:
+            self.shard_gradients[unit] = flat
 
     # -- split weights
 
@@ -340,8 +384,10 @@ class Step:
 
     def _leave(self, name: str, unit: int) -> None:
         """After a layer: its weights go, and on the way back its gradients are scattered."""
-        if name == "backward" and self.split_gradients and not self.waits():
-            self._scatter(unit)
+        if name == "backward":
+            self._into_flat(unit)
+            if self.split_gradients and not self.waits():
+                self._scatter(unit)
         if self.split_weights and unit in self.gathered and (unit >= 0 or name == "backward"):
             self.stream.give(self.gathered.pop(unit))
 
@@ -378,6 +424,8 @@ class Step:
         trained = [placed.weight for placed in self.weights if placed.weight.trained]
         if not states and not away:
             states = [self.stream.take(size, "optimizer") for weight in trained for size in self.state_sizes(weight)]
+        if not away:
+            self._gradient_copies(trained)
         if self.setup.optimizer == "adamw-foreach" and not away and not self.setup.optimizer_in_backward:
             again = range(self.profile.foreach_copies)
             copies = [self.stream.take(self.state_sizes(weight)[0], "temporaries") for _ in again for weight in trained]
@@ -390,6 +438,13 @@ class Step:
             self.stream.give(storage)
         self.whole_gradients, self.shard_gradients = [], {}
         return states or [0]
+
+    def _gradient_copies(self, trained: list[Weight]) -> None:
+        """What a mixed-precision optimizer makes of all its gradients before it steps; they stand until it has."""
+        share = self.shards if self.split_state else 1
+        sizes = [each * weight.numel / share for weight in trained for each in self.profile.gradient_copies]
+        for storage in [self.stream.take(size, "temporaries") for size in sizes]:
+            self.stream.give(storage)
 
     host_bytes_counted = False
     now = -1

@@ -30,6 +30,10 @@ class Profile:
     """What adapters are kept in: "compute" or "fp32"."""
     gradient_buffer: str = ""
     """"fp32" or "compute": gradients are gathered in a buffer of this type for the whole run; empty: the weights' own, freed each step."""
+    whole_gradients: bool = False
+    """Beside the buffer, a microbatch's gradients stay until its backward is done."""
+    gradient_copies: tuple[int, ...] = ()
+    """Bytes a number of each copy of its gradients that an optimizer's step makes first."""
     optimizer: str = "adamw-foreach"
     """Where a setup names none."""
     single_full: dict[str, Any] = field(default_factory=dict)
@@ -243,6 +247,7 @@ FRAMEWORKS: dict[str, Profile] = {
         buckets=False,
         gradient_buffer="",
         flat=True,
+        gradient_copies=(2, 4),
         extra_communication=512 * 2**20,
         sequence_parallel=False,
     ),
@@ -262,6 +267,7 @@ FRAMEWORKS: dict[str, Profile] = {
         source="bigscience-workshop/Megatron-DeepSpeed: megatron/training.py; DeepSpeed BF16_Optimizer, stage_1_and_2.py",
         masters="optimizer",
         gradient_buffer="fp32",
+        whole_gradients=True,
         logits="fp32",
         norm="fused",
         attention="eager",

@@ -72,6 +72,8 @@ SEQUENCE_DEFAULT = {
 """Tokens of a row that a framework's own configuration names; elsewhere ELSEWHERE_TOKENS."""
 ELSEWHERE_TOKENS = 1024
 MICRO_BATCH_DEFAULT = {"transformers": 8, "trl": 8, "nanogpt": 12, "torchtune": 2, "torchtitan": 8}
+LONGEST_FIRST = "lit-gpt"
+"""LitGPT by its first name: finetune/*.py gave the longest row to iteration 0 (`longest_seq_ix if iter_num == 0`)."""
 WHOLE_DEFAULT = {"litgpt": 512, "nanogpt": 480}
 """Rows of a step of a framework's pre-training script."""
 USUAL_DEVICE = "a100-80gb"
@@ -103,6 +105,8 @@ def training_row(row: Mapping[str, str]) -> TrainingRow:
     values |= _sizes(row, said, values, framework, context_of(found.config), notes)
     values |= config_hub(row.get("adapter_detail") or "", values["micro_batch"], values["count"])
     config = _reaching(found.config, values["seq_len"], notes)
+    if LONGEST_FIRST in (row.get("framework") or "").casefold():
+        values["options"] = {"longest_first": True}
     setup = Setup(model=config, framework=framework, objective=_objective(row), **values)
     return TrainingRow(setup, placed, tuple(notes), "micro" in (row.get("step_unit") or "").casefold())
 

@@ -26,7 +26,7 @@ from genwright.plan.pieces import Pieces
 from genwright.plan.record import Allocation, Trace
 from genwright.plan.setup import Setup
 
-MADE_BY = 16
+MADE_BY = 17
 """Of what a trace holds: raised when its making changes, so that older files are not read."""
 WORKSPACE = {"hopper": 32 * 2**20, "blackwell": 32 * 2**20, "cdna": 76 * 2**20}
 """cuBLAS's and hipBLASLt's, for each handle and stream: forward's thread and backward's."""
@@ -65,7 +65,16 @@ def trace_training(setup: Setup, *, cache: Path | None = None) -> tuple[Trace, S
     config = config_of(setup.model)
     _check_context(setup, config)
     pieces = _pieces(setup, profile, config, cache)
-    return compose(pieces, setup, profile, notes), setup, profile
+    later = None
+    if profile.longest_first:
+        usual = min(setup.seq_len, setup.lengths[1] if setup.lengths else max(1, setup.seq_len // UNSTATED_SHARE))
+        later = _pieces(dataclasses.replace(setup, seq_len=usual), profile, config, cache)
+        notes = (*notes, f"the longest row comes first; later microbatches are planned at {usual} tokens")
+    return compose(pieces, setup, profile, notes, later), setup, profile
+
+
+UNSTATED_SHARE = 4
+"""Where the longest row comes first and no other length is stated, later ones are planned at this share of it."""
 
 
 PIECE_FIELDS = (
