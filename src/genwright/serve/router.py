@@ -3,10 +3,10 @@
     score of an expert = logit + MEANING * cosine to its nearest texts + WORDS * the same of their words
                          - GROUND * logit of the background
 
-The head is multinomial with one class more: `background`, what people ask when no expert is meant. A query whose best score is
-below the threshold goes to the base. Centroids say whose texts are compared at all. Thresholds come from queries that no expert was trained on (split conformal): each expert
-gives up at most `lose` of its own, and more, up to `most_lost`, where that is needed to route wrongly at most `false_routes` of
-held-out background. A conversation stays with its expert unless another beats it clearly.
+The head is multinomial with one class more: `background`, what people ask when no expert is meant. Centroids say whose texts are
+compared at all. A query whose best score is below the threshold goes to the base. The threshold comes from queries that no expert
+was trained on (split conformal): experts give up at most `lose` of their own, and more, up to `most_lost`, where that is needed to
+route wrongly at most `false_routes` of held-out background. A conversation stays with its expert unless another beats it clearly.
 """
 
 from __future__ import annotations

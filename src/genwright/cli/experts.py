@@ -1,0 +1,112 @@
+"""The library of experts that `model = "auto"` chooses from.
+
+list, add DIR (an adapter's folder; --texts FILE with its training queries, one a line, makes its profile), remove NAME,
+test (held-out queries of every expert), plot FILE.svg. A server that runs takes a change at its next request.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from genwright.base.errors import BadRequest, MissingExtra
+from genwright.cli.rooms import call
+from genwright.cli.terminal import Terminal, table
+
+ROOM = "genwright.serve.expert_report"
+ACTIONS = ("list", "add", "remove", "test", "plot")
+
+
+def options(parser: ArgumentParser) -> None:
+    """The options of this verb."""
+    parser.add_argument("action", choices=ACTIONS, nargs="?", default="list", help="default: list")
+    parser.add_argument(
+        "name", metavar="WHAT", nargs="?", help="the folder to add, the expert to remove, the SVG to write"
+    )
+    parser.add_argument("--library", metavar="DIR", help="default: .genwright/experts of the project")
+    parser.add_argument(
+        "--as", dest="as_name", metavar="NAME", default="", help="add: the expert's name (default: its card's)"
+    )
+    parser.add_argument("--texts", metavar="FILE", help="add: the queries it was trained on, one a line")
+
+
+def run(arguments: Namespace, terminal: Terminal) -> int:
+    """Do the action."""
+    needs = arguments.action in ("add", "remove", "plot")
+    if needs != bool(arguments.name):
+        raise BadRequest(
+            f"`experts {arguments.action}` {'needs a name or a path' if needs else 'takes no name'}.",
+            do="genwright experts --help",
+        )
+    if (arguments.texts or arguments.as_name) and arguments.action != "add":
+        raise BadRequest("--texts and --as belong to `experts add`.", do="leave them out")
+    folder = Path(arguments.library) if arguments.library else Path(arguments.project) / ".genwright" / "experts"
+    try:
+        library = call(f"{ROOM}:library_of", folder)
+        return {"list": _list, "add": _add, "remove": _remove, "test": _test, "plot": _plot}[arguments.action](
+            library, arguments, terminal
+        )
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "serve", "Experts") from None
+
+
+def _list(library: Any, arguments: Namespace, terminal: Terminal) -> int:
+    rows = call(f"{ROOM}:listed", library)
+    shown = [
+        tuple("" if row[key] is None else str(row[key]) for key in ("name", "version", "base", "rows", "licence"))
+        for row in rows
+    ]
+    terminal.answer(
+        rows, lambda console: console.print(table(("expert", "version", "base", "rows", "licence"), shown, right=(3,)))
+    )
+    return 0
+
+
+def _add(library: Any, arguments: Namespace, terminal: Terminal) -> int:
+    texts = Path(arguments.texts) if arguments.texts else None
+    if texts is not None and not texts.is_file():
+        raise BadRequest(f"There is no file {texts}.", wanted="queries, one a line")
+    told = call(f"{ROOM}:take_in", library, Path(arguments.name), arguments.as_name, texts)
+    terminal.answer(
+        told, lambda console: console.print(f"{told['name']} is in the library, version {told['version']}.")
+    )
+    return 0
+
+
+def _remove(library: Any, arguments: Namespace, terminal: Terminal) -> int:
+    library.remove(arguments.name)
+    terminal.answer(
+        {"removed": arguments.name},
+        lambda console: console.print(f"{arguments.name} is gone; what runs on it ends as it began."),
+    )
+    return 0
+
+
+def _test(library: Any, arguments: Namespace, terminal: Terminal) -> int:
+    told = call(f"{ROOM}:tested", library)
+    terminal.answer(told, lambda console: _draw(console, told))
+    return 0
+
+
+def _draw(console: Any, told: dict[str, Any]) -> None:
+    console.print(
+        f"{told['queries']} held-out queries of {told['experts']} experts: {told['correct']:.1%} reach their expert, {told['abstained']:.1%} "
+        f"go to the base; of our background {told['false_routes_of_background']:.1%} go to an expert. Regret {told['regret']:.3f}."
+    )
+    rows = []
+    for name, row in told["confusion"].items():
+        wrong = ", ".join(
+            f"{other or 'base'} {count}"
+            for other, count in sorted(row.items(), key=lambda one: -one[1])
+            if other != name
+        )
+        rows.append((name, str(sum(row.values())), str(row.get(name, 0)), wrong))
+    console.print(table(("expert", "queries", "right", "others"), rows, right=(1, 2)))
+
+
+def _plot(library: Any, arguments: Namespace, terminal: Terminal) -> int:
+    told = call(f"{ROOM}:tested", library)
+    call(f"{ROOM}:write_plot", told, Path(arguments.name))
+    terminal.answer({"out": arguments.name}, lambda console: console.print(f"Wrote {arguments.name}."))
+    return 0
