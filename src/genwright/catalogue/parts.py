@@ -113,5 +113,10 @@ SUITES = Registry(
         "generation": "genwright.evaluate.asking:GENERATION",
         "perplexity": "genwright.evaluate.asking:PERPLEXITY",
         "lm-eval": "genwright.evaluate.lm:TASK",
+        "code": "genwright.evaluate.coding:CODE",
+        "calls": "genwright.evaluate.calls:CALLS",
+        "instructions": "genwright.evaluate.instructions:INSTRUCTIONS",
+        "retrieval": "genwright.evaluate.retrieval:RETRIEVAL",
+        "judge": "genwright.evaluate.judging:JUDGE",
     },
 )

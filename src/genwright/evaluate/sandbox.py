@@ -1,13 +1,14 @@
 """Code that a model wrote, run in a process of its own that may take so much time and memory, write little and reach nothing.
 
 The kernel's limits bound it: CPU seconds, address space, file size, open files; a session of its own is killed whole.
-Where the system allows it, new user, network, process and mount namespaces (`unshare`) take the network away and let no child
-outlive the run; where not, sockets and forks are refused by an audit hook of the interpreter and the outcome says "hook".
-That hook stops mistakes, not an attacker: run code you fear in a virtual machine.
+Where the system allows it, new user, network and process namespaces (`unshare`) take the network away and let no child outlive
+the run; where not, sockets and forks are refused by an audit hook of the interpreter and the outcome says "hook". Files of
+the user can be read, not written. All this stops mistakes, not an attacker: run code you fear in a virtual machine.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -82,6 +83,20 @@ del _guard, resource, LIMITS
 """
 
 
+RUN = """
+import json
+def _run(ended, code):
+    exec(compile(code, '<answer>', 'exec'), {'__name__': '__main__'})
+    sys.stdout.flush()
+    os.write(1, ended.encode())
+_given = json.loads(sys.stdin.buffer.read())
+sys.stdin = open(os.devnull)
+_run(_given.pop(0), _given.pop())
+"""
+"""The mark that an answer came to its end arrives on standard input and stands in no file, so an answer cannot print it by
+reading its own program. An answer that walks the interpreter's frames still could."""
+
+
 @cache
 def namespaces() -> tuple[str, ...]:
     """The words before a command that give it its own network and processes; none where the system refuses."""
@@ -108,20 +123,21 @@ def _run(code: str, limits: Limits, work: Path) -> Outcome:
         "RLIMIT_NOFILE": 64, "RLIMIT_CORE": 0,
     }  # fmt: skip
     guard = GUARD.format(limits=bounds, processes=limits.processes, work=str(work))
-    body = f"exec(compile({code!r}, '<answer>', 'exec'), {{'__name__': '__main__'}})"
-    program = f"{guard}\n{body}\nsys.stdout.flush()\nos.write(1, {ended!r}.encode())\n"
+    script.write_text(f"{guard}\n{RUN}", encoding="utf-8")
     try:
-        script.write_text(program, encoding="utf-8")
+        given = json.dumps([ended, code]).encode()
     except UnicodeError:
         return Outcome(False, "failed", "not a text that can be encoded", "hook")
     words = [*namespaces(), sys.executable, "-I", "-S", str(script)]
     plain = {"PATH": "/usr/bin:/bin", "HOME": str(work), "TMPDIR": str(work), "PYTHONHASHSEED": "0"}
-    with (work / ".output").open("w+b") as output:
+    with (work / ".output").open("w+b") as output, tempfile.TemporaryFile() as text_in:
+        text_in.write(given)
+        text_in.seek(0)
         process = subprocess.Popen(
             words,
             cwd=work,
             env=plain,
-            stdin=subprocess.DEVNULL,
+            stdin=text_in,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
