@@ -28,6 +28,7 @@ import uvloop
 from machine import commit, date, machine, versions
 from serve_parts import (
     EXPERTS,
+    PROMPT,
     Load,
     body_of,
     engine_command,
@@ -96,7 +97,11 @@ def overhead(chosen: argparse.Namespace) -> dict[str, Any]:
     ):
         for kind in ("whole", "stream"):
             names = ["auto"] if "router" in parts else [f"expert-{number}" for number in range(EXPERTS)]
-            bodies = [body_of(name, kind == "stream") for name in names]
+            bodies = [
+                body_of(name, kind == "stream", f"{PROMPT} And {number}?")
+                for number in range(2000)
+                for name in names[number % len(names) :][:1]
+            ]  # no text twice: the router and the guard remember what they have read
             sides = {"engine": bodies, "gateway": bodies}
             before = cpu_seconds(running.pid)
             loads = in_turn({"engine": engine, "gateway": gateway}, sides, chosen.seconds, chosen.rounds)

@@ -115,10 +115,41 @@ async def run_gateway(engine_url: str, port: int, folder: Path, parts: Sequence[
 
 
 def _extra(parts: Sequence[str]) -> dict[str, Any]:
-    from genwright.base.registry import resolve
+    """The product's router over EXPERTS experts, its guard (with numbers that allow everything), its profiler."""
+    from genwright.serve.embed import packaged_embedder
+    from genwright.serve.profiler import HistoryProfiler
 
-    made = {"router": "genwright.serve.bench:router", "guard": "genwright.serve.bench:guard"}
-    return {name: resolve(made[name])() for name in parts}
+    embedder = packaged_embedder() if {"router", "guard"} & set(parts) else None
+    made = {"router": lambda: _router(embedder), "guard": lambda: _guard(embedder), "profiler": HistoryProfiler}
+    return {name: made[name]() for name in parts}
+
+
+def _router(embedder: Any) -> Any:
+    from genwright.serve.background import FRAMES, TOPICS
+    from genwright.serve.expert_profile import profile_of
+    from genwright.serve.router import CentroidRouter
+
+    texts = [
+        [frame.format(topic) for frame in FRAMES for topic in TOPICS[number::EXPERTS]] for number in range(EXPERTS)
+    ]
+    return CentroidRouter(
+        embedder, [profile_of(some, embedder, name=f"expert-{number}") for number, some in enumerate(texts)]
+    )
+
+
+def _guard(embedder: Any) -> Any:
+    import numpy as np
+
+    from genwright.serve.guard import ConversationGuard, Head
+    from genwright.serve.risk import FEATURES
+    from genwright.serve.words import BINS
+
+    talk = len(FEATURES)
+    zeros = lambda size: np.zeros(size, np.float32)
+    thresholds = {"harmful": 0.99, "injection": 0.99, "escalation": 0.99}
+    return ConversationGuard(embedder, Head(
+        zeros(embedder.width + BINS), 0.0, zeros(embedder.width + BINS), 0.0, np.ones(BINS, np.float32), zeros(talk), 0.0,
+        zeros(talk), np.ones(talk, np.float32), thresholds, embedder.sha256))  # fmt: skip
 
 
 class Client:

@@ -10,14 +10,15 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest
 from genwright.catalogue.devices import devices
 from genwright.serve.answers import Answers, Parts, Prices
-from genwright.serve.contracts import Engine, Expert, Router
-from genwright.serve.embed import packaged_embedder
+from genwright.serve.contracts import Engine, Expert, Guard, Router
+from genwright.serve.embed import Embedder, packaged_embedder
 from genwright.serve.energy import Estimated, PowerMeter, Split, meter_of_this_machine
 from genwright.serve.engines.http import HttpEngine
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
@@ -25,11 +26,14 @@ from genwright.serve.engines.vllm import Vllm, VllmSettings
 from genwright.serve.expert_profile import read_profile
 from genwright.serve.experts import ExpertLibrary
 from genwright.serve.gateway import Gateway, application
+from genwright.serve.guard import ConversationGuard, read_head
 from genwright.serve.keys import Keys, Limits
 from genwright.serve.live import Holders, Learner, LiveLibrary, LiveRouter
 from genwright.serve.made import Made, made_by
 from genwright.serve.meter import Meter, read_records
+from genwright.serve.policy import read_policy
 from genwright.serve.pool import Pool
+from genwright.serve.profiler import HistoryProfiler
 from genwright.serve.router import CentroidRouter
 
 WATTS_PER_CORE = 10.0
@@ -63,7 +67,7 @@ def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
     answers = Answers(
         Parts(
             pool, meter, split, model, context_of(spec, made), spec.serve.parallel, router=LiveRouter(library, _router),
-            library=library, holders=holders, prices=_prices(spec), examples=made.examples if made is not None else None,
+            library=library, holders=holders, guard=_guard(spec, base), profiler=HistoryProfiler(), prices=_prices(spec), examples=made.examples if made is not None else None,
         ),
         _limits(work),
     )  # fmt: skip
@@ -147,9 +151,24 @@ def _own(made: Made | None) -> Expert | None:
     return Expert(f"{made.name}-adapter", served if served.exists() else made.adapter, made.digest[:12])
 
 
+def _guard(spec: Any, base: Path) -> Guard | None:
+    """Before anything is answered. Errors: BadRequest, SpecError, ModelError."""
+    if not spec.serve.guard:
+        if spec.serve.policy:
+            raise BadRequest("serve.policy has no guard to tell.", do="set serve.guard too")
+        return None
+    policy = read_policy(base / spec.serve.policy) if spec.serve.policy else None
+    return ConversationGuard(_embedder(), read_head(base / spec.serve.guard, _embedder()), policy)
+
+
+@cache
+def _embedder() -> Embedder:
+    return packaged_embedder()
+
+
 def _router() -> tuple[Router, Learner]:
     """The router by meaning and words, with its encoder: seconds to make, so it is made when there are experts."""
-    router = CentroidRouter(packaged_embedder())
+    router = CentroidRouter(_embedder())
     found = lambda experts: [one for one in (read_profile(expert.path) for expert in experts) if one is not None]
     return router, lambda experts: router.learn(found(experts))
 
