@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +15,12 @@ from genwright import stages
 from genwright.base.errors import ModelError
 from genwright.base.events import Events
 from genwright.catalogue.models import models
-from genwright.improve.selecting import choice, nearest_classes
+from genwright.improve.selecting import choice, nearest_classes, priced
 from genwright.models.choose import limits
+from genwright.plan.estimate import Estimate, Range
 from genwright.project.apply import Context
 from genwright.project.spec import override, read_spec
+from genwright.project.tables import Hardware
 
 ANY = SimpleNamespace(licences=(), languages=(), context=0)
 
@@ -54,8 +56,9 @@ def test_family_and_memory_are_limits_too() -> None:
 
 
 @pytest.fixture
-def selected(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Select's summary of a tiny project with an encoder and a decoder."""
+    monkeypatch.setattr("genwright.improve.selecting.devices_here", lambda: ("cpu", 2))
 
     def run(*changes: str) -> dict[str, Any]:
         write_project(
@@ -90,7 +93,10 @@ def test_an_encoder_and_a_decoder_stand_in_one_table(selected: Callable[..., dic
     assert encoder["zero-shot"] is None and "nearest class" in encoder["how"]
     for line in (decoder, encoder):
         assert line["planned"]["host_bytes"] > 0 and line["planned"]["joules_per_1000"] > 0
-        assert line["planned"]["usd_per_1000"] is None
+        assert (
+            line["planned"]["usd_per_1000"] > 0
+            and line["planned"]["looked_up"] == "0.0496 USD an hour: the catalogue's cpu-2, not stated by the project"
+        )
     assert summary["model"] == next(line["name"] for line in summary["table"] if line["taken"])
 
 
@@ -105,3 +111,64 @@ def test_nearest_classes_are_those_of_equal_texts(tmp_path: Path) -> None:
         SimpleNamespace(text=text, label=text.split()[0]) for text in ("red house 1", "blue sky here", "green tree")
     ]
     assert nearest_classes(folder, rows, rows, "fp32") == ["red", "blue", "green"]  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans by a table: the decoder needs 3 GiB and two hours, the encoder 1 GiB and one."""
+    of = lambda shop: 2 if shop.family == "decoder" else 1
+    exactly = lambda value: Range(value, value, value)
+    plan = lambda shop, *_: Estimate({
+        "host_bytes": exactly((2 * of(shop) - 1) * 2.0**30), "evaluate_seconds": exactly(60.0), "seconds": exactly(3600.0 * of(shop)),
+    })  # fmt: skip
+    monkeypatch.setattr("genwright.improve.selecting.plan_answers", plan)
+    monkeypatch.setattr("genwright.improve.selecting.plan_rung", plan)
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("hardware.memory='2 GiB'", "answering needs at least 3 GiB of memory, and 2 GiB may be used"),
+        ("scope.budget.hours=1.5", "lora needs up to 2 hours, and the budget is 1.5"),
+        ("scope.budget.kwh=0.015", "lora needs up to 0.02 kwh, and the budget is 0.015"),
+    ],
+)
+def test_a_plan_beyond_memory_or_budget_is_not_tried_and_not_taken(
+    selected: Callable[..., dict[str, Any]], planned: None, limit: str, told: str
+) -> None:
+    summary = selected(limit)
+    decoder, encoder = summary["table"]
+    assert decoder["why"] == told and decoder["few-shot"] is None and not decoder["taken"]
+    assert encoder["taken"] and summary["model"] == encoder["name"]
+
+
+def test_where_no_plan_is_within_the_limits_all_reasons_are_told(
+    selected: Callable[..., dict[str, Any]], planned: None
+) -> None:
+    with pytest.raises(
+        ModelError,
+        match=r"(?s)None of the models fits.*model: lora needs up to 2 hours.*encoder: lora needs.*scope.budget",
+    ):
+        selected("scope.budget.hours=0.5")
+
+
+def test_what_the_project_states_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = lambda **stated: Some(Hardware(**{"device": "h200", **stated}))
+    both, told = priced(spec())
+    assert (both.hardware.watts, both.hardware.usd_per_hour) == (700, 3.5)
+    assert told == "700 W, 3.5 USD an hour: the catalogue's h200, not stated by the project"
+    one, told = priced(spec(watts=10.0))
+    assert (one.hardware.watts, one.hardware.usd_per_hour) == (10.0, 3.5) and told.startswith("3.5 USD")
+    assert priced(spec(watts=1.0, usd_per_hour=1.0))[1] == ""
+    monkeypatch.setattr("genwright.improve.selecting.devices_here", lambda: ("cpu", 3))
+    assert priced(spec(device="auto"))[1] == ""
+    monkeypatch.setattr("genwright.improve.selecting.devices_here", lambda: ("cuda", 1))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "NVIDIA H200")
+    assert priced(spec(device="auto"))[0].hardware.watts == 700
+
+
+@dataclass(frozen=True)
+class Some:
+    """As much of a spec as is priced."""
+
+    hardware: Hardware

@@ -37,6 +37,13 @@ def test_a_model_that_was_not_tried_says_why_and_unknown_costs_say_unknown() -> 
     assert second[-1] == "not on this machine" and second[6] == "unknown"
     assert '<th scope="row">a</th>' in str(candidates_section({"table": lines}))
     assert candidates_section({}) is None
+    assert "Cost and energy are at" not in str(candidates_section({"table": lines}))
+    lines[0]["planned"]["looked_up"] = "0.05 USD an hour: the catalogue's cpu-2, not stated by the project"  # type: ignore[index]
+    page = str(candidates_section({"table": lines}))
+    assert (
+        page.count("Cost and energy are at 0.05 USD an hour: the catalogue&#x27;s cpu-2, not stated by the project.")
+        == 1
+    )
 
 
 def test_time_of_a_stopped_rung_counts_in_what_was_spent() -> None:

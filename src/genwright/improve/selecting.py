@@ -12,23 +12,28 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from genwright.base.errors import DataError, GenwrightError
+from genwright.base.errors import DataError, GenwrightError, ModelError, UnknownName
+from genwright.base.units import Bytes
+from genwright.catalogue.devices import Device, device, devices
 from genwright.catalogue.parts import METRICS
 from genwright.data.formats import Row
 from genwright.evaluate.statistics import bootstrap, paired
+from genwright.improve.budget import cost
 from genwright.improve.judging import groups_of, judge
-from genwright.improve.planning import plan_answers
+from genwright.improve.placing import devices_here, memory_bytes
+from genwright.improve.planning import plan_answers, plan_rung
 from genwright.improve.solution import write_solution
 from genwright.improve.workshop import Workshop, reference
 from genwright.models.choose import Had
 from genwright.models.families import Head
 from genwright.models.load import load_model, load_tokenizer
+from genwright.plan.estimate import Estimate
 from genwright.plan.verify import measuring
 from genwright.precision.policy import resolve
 from genwright.project.spec import override
@@ -47,6 +52,8 @@ class Trial:
 
     line: dict[str, Any]
     scores: list[float] | None = None
+    refused: bool = False
+    """Whether its plan breaks a limit: it was not tried and is not taken."""
 
 
 class TryOut:
@@ -54,15 +61,23 @@ class TryOut:
 
     def __init__(self, context: Any) -> None:
         spec = context.spec
-        self.spec = override(spec, f"adapt.examples={EXAMPLES}") if spec.adapt.examples == "auto" else spec
+        spec = override(spec, f"adapt.examples={EXAMPLES}") if spec.adapt.examples == "auto" else spec
+        self.spec, self.looked_up = priced(spec)
         self.scope, self.events = context.inputs["scope"], context.events
 
     def __call__(self, had: Sequence[Had]) -> tuple[int, list[dict[str, Any]]]:
-        """(place of the model to take, a line for each)."""
+        """(place of the model to take, a line for each). Errors: ModelError where none is within memory and budget."""
         trials = [self.trial(one) for one in had]
-        place = choice(
-            [trial.scores for trial in trials], [_cost(trial.line) for trial in trials], self.groups, self.higher
-        )
+        allowed = [number for number, trial in enumerate(trials) if not trial.refused]
+        if not allowed:
+            raise ModelError(
+                "None of the models fits this machine and the project's budget.", wanted="one whose plan does",
+                found="; ".join(f"{trial.line['name']}: {trial.line['why']}" for trial in trials),
+                do="name a smaller model in select.models, or raise scope.budget or hardware.memory",
+            )  # fmt: skip
+        within = [trials[number] for number in allowed]
+        costs = [_cost(trial.line) for trial in within]
+        place = allowed[choice([trial.scores for trial in within], costs, self.groups, self.higher)]
         for number, trial in enumerate(trials):
             trial.line["taken"] = number == place
         return place, [trial.line for trial in trials]
@@ -95,7 +110,11 @@ class TryOut:
 
     def _tried(self, shop: Workshop, one: Had, line: dict[str, Any]) -> Trial:
         rows = self._sample(shop)
-        line["planned"] = _planned(plan_answers(shop), len(shop.judged_on))
+        plan = plan_answers(shop)
+        line["planned"] = _planned(plan, len(shop.judged_on)) | {"looked_up": self.looked_up}
+        why = unfit(plan, shop)
+        if why:
+            return Trial(line | {"why": why}, refused=True)
         if one.family == "encoder" and not shop.reads:
             if not rows[0].label:
                 return Trial(
@@ -126,6 +145,52 @@ class TryOut:
         best = max(judged, key=mean)
         line |= {"how": "its own answers", "measured": {"seconds_per_answer": judged[best].seconds / len(rows)}}
         return Trial(line, judged[best].scores)
+
+
+def unfit(plan: Estimate, shop: Workshop) -> str:
+    """Why a candidate is out by its plans: more memory than may be used, or no first rung within the whole budget; else ""."""
+    least, room = plan.quantities["host_bytes"].low, memory_bytes(shop.spec)
+    if least > room:
+        return f"answering needs at least {Bytes(least)} of memory, and {Bytes(room)} may be used"
+    budget = {name: amount for name, amount in vars(shop.spec.scope.budget).items() if amount is not None}
+    first = next((rung for rung in shop.ladder if shop.trains(rung) or shop.reads or shop.family != "encoder"), "")
+    if not budget or not first:
+        return ""
+    needs = cost(plan_rung(shop, first).quantities["seconds"].high, shop.spec.hardware)
+    over = [name for name, amount in budget.items() if needs.get(name, 0.0) > amount]
+    return "; ".join(
+        f"{first} needs up to {needs[name]:.3g} {name}, and the budget is {budget[name]:.3g}" for name in over
+    )
+
+
+def priced(spec: Any) -> tuple[Any, str]:
+    """The spec with the catalogue's price and power of the device where the project states none, and what was looked up.
+
+    The device is the one that the project names; "auto" is this machine: its GPU by name, or a CPU with as many cores.
+    """
+    hardware, device = spec.hardware, _device_of(spec.hardware.device)
+    found = {
+        key: getattr(device, key)
+        for key in ("watts", "usd_per_hour")
+        if device is not None and getattr(hardware, key) is None and getattr(device, key) is not None
+    }
+    if device is None or not found:
+        return spec, ""
+    units = {"watts": "W", "usd_per_hour": "USD an hour"}
+    told = ", ".join(f"{value:g} {units[key]}" for key, value in found.items())
+    return replace(
+        spec, hardware=replace(hardware, **found)
+    ), f"{told}: the catalogue's {device.name}, not stated by the project"
+
+
+def _device_of(name: str) -> Device | None:
+    if name != "auto":
+        return devices().get(name)
+    kind, count = devices_here()
+    try:
+        return device(torch.cuda.get_device_name(0) if kind == "cuda" else f"cpu-{count}")
+    except UnknownName:
+        return None
 
 
 def _score(scores: list[float], rows: Sequence[Row]) -> dict[str, Any]:

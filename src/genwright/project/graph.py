@@ -53,7 +53,7 @@ STAGES = (
     ),
     Stage(
         "select", "genwright.stages:select", reads=("scope",),
-        keys=("select", "hardware.device", "hardware.memory"), without=("select.offline",), files=("select.models",),
+        keys=("select", "hardware.device", "hardware.memory", "scope.budget"), without=("select.offline",), files=("select.models",),
     ),
     Stage(
         "adapt", "genwright.stages:adapt", reads=("scope", "select"), keys=("project.seed", "scope.budget", "adapt"),

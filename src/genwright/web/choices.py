@@ -56,7 +56,11 @@ def candidates_section(select: Mapping[str, Any]) -> Html | None:
         "Each was tried as it is, untrained, on validation rows; memory, time, cost and energy are planned. "
         "The cheapest that is not shown to be worse than the best is taken."
     )
-    return tag("section", tag("h2", "Models"), tag("p", lead, class_="lead"), _table("Candidates", TABLE, rows))
+    looked_up = sorted(
+        {str((line.get("planned") or {}).get("looked_up") or "") for line in select.get("table", [])} - {""}
+    )
+    notes = [tag("p", f"Cost and energy are at {one}.") for one in looked_up]
+    return tag("section", tag("h2", "Models"), tag("p", lead, class_="lead"), _table("Candidates", TABLE, rows), *notes)
 
 
 def climb_steps(rungs: Sequence[Mapping[str, Any]]) -> list[Step]:
