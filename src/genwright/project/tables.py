@@ -297,6 +297,12 @@ class Serve:
     library: str = ".genwright/library"
     """Folder of experts, relative to this file: `genwright serve` follows what is added to it and removed. They need a base that is not merged."""
 
+    guard: str = ""
+    """Folder of a trained guard (`examples/guard/train.py` makes one), relative to this file. Empty: nothing is guarded."""
+
+    policy: str = ""
+    """TOML file that says what the guard does about what it sees. Empty: blocks harm, injections and escalations, redacts personal data."""
+
     context: int = 4096
     """Tokens of one request, prompt and answer; no more than the model has."""
 

@@ -67,7 +67,8 @@ def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
     answers = Answers(
         Parts(
             pool, meter, split, model, context_of(spec, made), spec.serve.parallel, router=LiveRouter(library, _router),
-            library=library, holders=holders, guard=_guard(spec, base), profiler=HistoryProfiler(), prices=_prices(spec), examples=made.examples if made is not None else None,
+            library=library, holders=holders, guard=_guard(spec, base), profiler=HistoryProfiler(),
+            prices=_prices(spec), examples=made.examples if made is not None else None,
         ),
         _limits(work),
     )  # fmt: skip
