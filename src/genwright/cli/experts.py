@@ -84,15 +84,16 @@ def _remove(library: Any, arguments: Namespace, terminal: Terminal) -> int:
 
 
 def _test(library: Any, arguments: Namespace, terminal: Terminal) -> int:
-    told = call(f"{ROOM}:tested", library)
+    told = call(f"{ROOM}:report_of", library)
     terminal.answer(told, lambda console: _draw(console, told))
     return 0
 
 
 def _draw(console: Any, told: dict[str, Any]) -> None:
+    asked, outside = told["queries"], told["false_routes_of_background"]
     console.print(
-        f"{told['queries']} held-out queries of {told['experts']} experts: {told['correct']:.1%} reach their expert, {told['abstained']:.1%} "
-        f"go to the base; of our background {told['false_routes_of_background']:.1%} go to an expert. Regret {told['regret']:.3f}."
+        f"{asked} held-out queries of {told['experts']} experts: {told['correct']:.1%} reach their expert, "
+        f"{told['abstained']:.1%} go to the base; of our background {outside:.1%} go to an expert. Regret {told['regret']:.3f}."
     )
     rows = []
     for name, row in told["confusion"].items():
@@ -106,7 +107,7 @@ def _draw(console: Any, told: dict[str, Any]) -> None:
 
 
 def _plot(library: Any, arguments: Namespace, terminal: Terminal) -> int:
-    told = call(f"{ROOM}:tested", library)
+    told = call(f"{ROOM}:report_of", library)
     call(f"{ROOM}:write_plot", told, Path(arguments.name))
     terminal.answer({"out": arguments.name}, lambda console: console.print(f"Wrote {arguments.name}."))
     return 0

@@ -48,7 +48,7 @@ def take_in(library: ExpertLibrary, adapter: Path, name: str, texts: Path | None
     return {"name": expert.name, "version": expert.version, "path": str(expert.path)}
 
 
-def tested(library: ExpertLibrary, embedder: Embedder | None = None) -> dict[str, Any]:
+def report_of(library: ExpertLibrary, embedder: Embedder | None = None) -> dict[str, Any]:
     """Everything `genwright experts test` tells. Errors: BadRequest where no expert has a profile."""
     if embedder is None:
         from genwright.serve.embed import packaged_embedder
