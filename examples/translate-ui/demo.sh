@@ -13,4 +13,5 @@ for project in . decoder; do
     "$bin/genwright" --project "$project" apply
     "$bin/genwright" --project "$project" report
 done
+"$bin/python" table.py
 printf '\n== done in %s min %s s\n' $((SECONDS / 60)) $((SECONDS % 60))

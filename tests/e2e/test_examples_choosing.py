@@ -61,7 +61,7 @@ def test_the_pairs_are_short_and_the_first_translation_counts() -> None:
 
 
 def test_an_encoder_decoder_is_made_and_translates(
-    tmp_path: Path, genwright_here: Callable, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, genwright_here: Callable, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"prompt": f"save {n}", "completion": f"enregistrer {n}", "group": f"g{n}"} for n in range(40)]
     project = copied("translate-ui", tmp_path, rows, "ui.jsonl")
@@ -71,3 +71,11 @@ def test_an_encoder_decoder_is_made_and_translates(
     assert done.code == 0, done.told
     assert done.json["summaries"]["select"]["family"] == "encoder-decoder"
     assert done.json["summaries"]["evaluate"]["scores"]["full"]["chrf"]["n"] == 5
+    write_model(project / "tiny", "decoder")
+    own = settings(*SHORT, 'select.models=["folder:../tiny"]', "adapt.examples=1")
+    assert genwright_here(project / "decoder", "apply", "--json", *own).code == 0
+    monkeypatch.setattr("sys.argv", ["table.py"])
+    runpy.run_path(str(project / "table.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "| encoder-decoder, from nothing |" in printed and "| decoder, few-shot |" in printed
+    assert "decoder - encoder-decoder on 5 equal test rows" in printed
