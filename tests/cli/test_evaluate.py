@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.tiny import model, rows, write_model
+from tests.e2e.tiny import model, rows, write_model, write_project
 
 CHOICES = [
     {"prompt": row["prompt"], "choices": ["red", "green", "blue", "white"], "answer": n % 4}
@@ -107,16 +107,24 @@ def test_an_address_answers_and_is_refused_likelihoods(
     assert ran.code == 2 and "only answers conversations" in ran.err and not (tmp_path / "none").exists()
 
 
-def test_the_projects_result_is_asked_after_its_baseline(
-    finished: Path, folder: Path, genwright: Callable[..., Any]
-) -> None:
-    from genwright.project.spec import read_spec
-
-    with (finished / "genwright.toml").open("a") as file:
-        file.write(f'\n[evaluate]\nsuites = ["{folder / "chat.toml"}"]\nbaseline = "zero-shot"\nseeds = 2\n')
-    assert read_spec(finished / "genwright.toml").evaluate.seeds == 2
-    ran = genwright("evaluate", "--project", finished)  # recorded: its model is no model
-    assert "chat: 4 rows, chrf" in ran.err and ran.code in (1, 2) and "Traceback" not in ran.err
+def test_a_projects_classifier_is_asked_after_its_baseline(tmp_path: Path, genwright: Callable[..., Any]) -> None:
+    write_project(
+        tmp_path, kind="labelled", task="classification", family="encoder", method="head", objective="classification"
+    )
+    asked = [
+        {"prompt": row["text"], "reference": row["label"], "kind": n % 2} for n, row in enumerate(rows("labelled")[:12])
+    ]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    (tmp_path / "labels.toml").write_text('form = "generation"\nfile = "labels.jsonl"\nmetric = "accuracy"\n')
+    with (tmp_path / "genwright.toml").open("a") as file:
+        file.write('\n[evaluate]\nsuites = ["labels.toml"]\nbaseline = "head"\n')
+    assert genwright("apply", "--project", tmp_path).code == 0
+    ran = genwright("evaluate", "--project", tmp_path, "--json")
+    assert ran.code == 0, ran.err
+    told = ran.json()
+    assert told["systems"] == ["head", "result"] and told["comparisons"][0]["difference"] == 0
+    said = json.loads((tmp_path / "evaluate.json").read_text())["suites"][0]["systems"]["result"]["answers"]
+    assert set(said) <= {"red", "green", "blue", "white"} and len(said) == 12
 
 
 @pytest.mark.parametrize(

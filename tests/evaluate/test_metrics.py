@@ -7,11 +7,14 @@ import random
 
 import pytest
 import sacrebleu
+import torch
 from rouge_score.rouge_scorer import RougeScorer
+from tests.e2e.tiny import model, tokenizer
 
 from genwright.base.errors import BadRequest
 from genwright.catalogue.parts import METRICS
 from genwright.evaluate.metrics import command_path, perplexity
+from genwright.evaluate.score import Scorer
 
 WORDS = [
     "create",
@@ -31,17 +34,28 @@ WORDS = [
     "--name",
     "-n",
     "The",
+    "naïve",
+    "running",
+    "runs",
+    "\u4f60\u597d",
+    "it's",
+    "(2.5%)",
+    "\n",
 ]
+
+ROWS = 1000
 
 
 def texts(number: int) -> tuple[list[str], list[str]]:
     chance = random.Random(0)
     line = lambda: " ".join(chance.choice(WORDS) for _ in range(chance.randint(1, 12)))
-    return [line() for _ in range(number)], [line() for _ in range(number)]
+    wanted = [line() for _ in range(number)]
+    said = [text if chance.random() < 0.1 else "" if chance.random() < 0.05 else line() for text in wanted]
+    return said, wanted
 
 
-def test_chrf_and_bleu_equal_sacrebleu_on_300_rows() -> None:
-    said, wanted = texts(300)
+def test_chrf_and_bleu_equal_sacrebleu_on_1000_rows() -> None:
+    said, wanted = texts(ROWS)
     for name, sentence, corpus in (
         ("chrf", sacrebleu.sentence_chrf, sacrebleu.corpus_chrf),
         ("bleu", sacrebleu.sentence_bleu, sacrebleu.corpus_bleu),
@@ -51,13 +65,35 @@ def test_chrf_and_bleu_equal_sacrebleu_on_300_rows() -> None:
         assert metric.corpus(said, wanted) == pytest.approx(corpus(said, [wanted]).score)
 
 
-def test_rouge_equals_rouge_score_on_300_rows() -> None:
-    said, wanted = texts(300)
+def test_rouge_equals_rouge_score_on_1000_rows() -> None:
+    said, wanted = texts(ROWS)
     oracle = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
     for name, kind in (("rouge-1", "rouge1"), ("rouge-2", "rouge2"), ("rouge-l", "rougeL")):
         expected = [100 * oracle.score(b, a)[kind].fmeasure for a, b in zip(said, wanted)]
         assert METRICS[name].per_row(said, wanted) == pytest.approx(expected)
-        assert METRICS[name].corpus(said, wanted) == pytest.approx(sum(expected) / 300)
+        assert METRICS[name].corpus(said, wanted) == pytest.approx(sum(expected) / ROWS)
+
+
+def test_exact_match_equals_lm_evals_on_1000_rows() -> None:
+    metrics = pytest.importorskip("lm_eval.api.metrics")
+    said, wanted = ([text.strip() for text in side] for side in texts(ROWS))
+    found = METRICS["exact-match"].corpus(said, wanted)
+    assert found == pytest.approx(100 * metrics.exact_match_fn(predictions=said, references=wanted)["exact_match"])
+    assert 5 < found < 20
+
+
+def test_perplexity_is_exp_of_transformers_loss_on_1000_rows() -> None:
+    model_, tokens = model("decoder").eval(), tokenizer("decoder")
+    rows = [text or "az" for text in texts(ROWS)[1]]
+    nats, losses, counts = Scorer(model_, tokens).rolling(rows), [], []
+    with torch.no_grad():
+        for text in rows:
+            ids = torch.tensor([[tokens.eos_token_id, *tokens.encode(text)]])
+            losses.append(float(model_(input_ids=ids, labels=ids).loss))
+            counts.append(ids.shape[1] - 1)
+    assert nats == pytest.approx([-loss * count for loss, count in zip(losses, counts)], rel=1e-5, abs=1e-4)
+    whole = math.exp(sum(loss * count for loss, count in zip(losses, counts)) / sum(counts))
+    assert perplexity(sum(nats), sum(counts)) == pytest.approx(whole, rel=1e-6)
 
 
 def test_f1_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,13 +71,16 @@ def text_of(prompt: str | list[Message]) -> str:
 
 
 def read_text(target: Target, rows: Sequence[Row], options: Options) -> Scored:
-    """Bits of each text over its bytes (UTF-8). Beside it lm-eval's perplexities: exp(-sum log p / sum of words or bytes)."""
+    """Bits of each text over its bytes (UTF-8). Beside it lm-eval's perplexities: exp(-sum log p / sum of words or bytes).
+
+    Words are counted as lm-eval does, the pieces between white space: a text that ends in a line break has one more.
+    """
     texts = [row["text"] for row in rows]
     nats, sizes = target.rolling(texts), [float(len(text.encode())) for text in texts]
-    words = sum(len(text.split()) for text in texts)
+    words = sum(len(re.split(r"\s+", text)) for text in texts)
     total = sum(nats)
     also = {
-        "word_perplexity": math.exp(-total / max(1, words)), "byte_perplexity": math.exp(-total / sum(sizes)),
+        "word_perplexity": math.exp(-total / words), "byte_perplexity": math.exp(-total / sum(sizes)),
         "bits_per_byte": -total / sum(sizes) / math.log(2),
     }  # fmt: skip
     return Scored([-one / size / math.log(2) for one, size in zip(nats, sizes)], [], also, sizes, True)
