@@ -1,0 +1,49 @@
+"""`genwright explain`: the table, the page, and that text is never markup."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from genwright.web.explain import render
+
+FAITH = {
+    "curves": {"deletion": [1.0, 0.4, 0.0], "insertion": [0.0, 0.7, 1.0]}, "areas": {"deletion": 0.47, "insertion": 0.57},
+    "random_areas": {"deletion": 0.5, "insertion": 0.6}, "gain": {"deletion": 0.03, "insertion": -0.03},
+}  # fmt: skip
+FOUND = {
+    "question": "<script>who</script>", "answer": "me", "prompt": ["<script>", "who"], "fixed": [False, False], "score": -1.0,
+    "attributions": {"integrated gradients": {"parts": [0.5, -0.1], "incompleteness": 0.01, "faithfulness": FAITH}},
+    "tokens": [{"token": "me", "probability": 0.4, "entropy_bits": 1.2, "likeliest": [["me", 0.4], ["you", 0.3]]}],
+    "layers": [{"layer": 0, "says": ["x"], "rank": [7], "probability": [0.1]}],
+    "rows": [{"place": "rows.jsonl:2", "text": "<b>r</b>", "gradient_cosine": 0.9, "gradient_dot": 2.0, "embedding_cosine": 0.8}],
+    "rows_compared": 1, "rows_in_all": 4,
+}  # fmt: skip
+
+
+def test_what_is_printed_and_written(genwright, fake, tmp_path: Path) -> None:
+    room = "genwright.improve.explaining"
+    asked = {}
+    fake[f"{room}:open_for_explaining"] = lambda name, **more: name
+    fake[f"{room}:explain_answer"] = lambda opened, question, **more: (
+        asked.update(more, of=opened, question=question) or FOUND
+    )
+    ran = genwright("--project", tmp_path, "explain", "who", "--model", "m", "--train", "rows.jsonl")
+    assert ran.code == 0 and "insertion -0.03 against chance" in ran.out and "rows.jsonl:2" in ran.out
+    assert asked["train"] == tmp_path / "rows.jsonl" and asked["of"] == "m"
+    assert json.loads((tmp_path / "explain.json").read_text()) == FOUND
+    page = (tmp_path / "explain.html").read_text()
+    assert "<script>" not in page and "<b>r" not in page and "Not better than chance by both" in page
+
+
+def test_classes_on_the_page() -> None:
+    page = render(
+        {key: value for key, value in FOUND.items() if key not in ("tokens", "layers", "rows")}
+        | {"classes": {"calm": -0.1}}
+    )
+    assert "0.905" in page and "Layer by layer" not in page
+
+
+def test_without_a_project(genwright, tmp_path: Path) -> None:
+    ran = genwright("--project", tmp_path, "explain", "who")
+    assert ran.code == 2 and "genwright.toml" in ran.err
