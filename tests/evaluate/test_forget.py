@@ -90,7 +90,9 @@ def test_what_is_known_and_extracted(witness: Witness) -> None:
     ratio = sum(map(math.exp, witness.per_token(facts[:1] * 2, ["blue", "green"]))) / 2 / likely[0]
     assert found["rows"]["truth_ratio"][0] == pytest.approx(ratio, rel=1e-4)
     own = witness.answers([facts[0].messages])[0]
-    assert witness.paraphrased([fact("what colour", own)])["rows"] == 1  # it says what it says, however it is asked first
+    assert (
+        witness.paraphrased([fact("what colour", own)])["rows"] == 1
+    )  # it says what it says, however it is asked first
     assert 0 <= witness.extracted(facts)["tokens"] <= 1
     with pytest.raises(DataError, match="no wrong answer"):
         witness.truth_ratios([fact("q", "a")])

@@ -29,7 +29,9 @@ def request_of(tmp_path_factory: pytest.TempPathFactory) -> Request:
 
 
 def test_what_is_measured(request_of: Request, tmp_path: Path) -> None:
-    found = unlearn(replace(request_of, texts=request_of.forget.parent / "texts.jsonl", never_saw=request_of.model), tmp_path)
+    found = unlearn(
+        replace(request_of, texts=request_of.forget.parent / "texts.jsonl", never_saw=request_of.model), tmp_path
+    )
     # The model that "never saw" is the same here, so before unlearning no test can tell them apart.
     assert found["forget_quality"]["before"] == {"statistic": 0, "p_value": 1}
     assert found["before"]["forget"]["rows"] == found["never_saw"]["forget"]["rows"]
@@ -40,7 +42,9 @@ def test_what_is_measured(request_of: Request, tmp_path: Path) -> None:
     # What was saved is the unlearned model, not the relearned one.
     kept = load_model(tmp_path / "model", dtype=torch.float32)
     again = unlearn(replace(request_of, model=tmp_path / "model", relearn_steps=0), tmp_path / "again")
-    assert again["before"]["forget"]["rows"]["probability"] == pytest.approx(found["after"]["forget"]["rows"]["probability"], rel=1e-3)
+    assert again["before"]["forget"]["rows"]["probability"] == pytest.approx(
+        found["after"]["forget"]["rows"]["probability"], rel=1e-3
+    )
     assert kept.num_parameters() > 0 and (tmp_path / "model" / "tokenizer.json").exists()
 
 
@@ -48,10 +52,17 @@ def test_what_is_measured(request_of: Request, tmp_path: Path) -> None:
 def test_every_method_runs_through_an_adapter(request_of: Request, tmp_path: Path, method: str) -> None:
     settings = (("layer", 1),) if method == "rmu" else ()
     found = unlearn(
-        replace(request_of, method=method, settings=settings, adapter="lora", steps=2, learning_rate=0.0, relearn_steps=1), tmp_path
+        replace(
+            request_of, method=method, settings=settings, adapter="lora", steps=2, learning_rate=0.0, relearn_steps=1
+        ),
+        tmp_path,
     )
     assert (tmp_path / "adapter" / "adapter_config.json").exists() and found["method"] == method
-    assert found["never_saw"] is None and found["forget_quality"]["p_value"] is None and found["forgotten"]["alike"] is None
+    assert (
+        found["never_saw"] is None
+        and found["forget_quality"]["p_value"] is None
+        and found["forgotten"]["alike"] is None
+    )
 
 
 def test_an_overlap_names_the_rows(request_of: Request, tmp_path: Path) -> None:
@@ -76,6 +87,8 @@ def test_requests_that_make_no_sense(request_of: Request, tmp_path: Path) -> Non
 
 def test_tofus_names_are_known(request_of: Request, tmp_path: Path) -> None:
     file = tmp_path / "tofu.jsonl"
-    file.write_text(json.dumps({"question": "who", "answer": "me", "paraphrased_answer": "I", "perturbed_answer": ["you"]}) + "\n")
+    file.write_text(
+        json.dumps({"question": "who", "answer": "me", "paraphrased_answer": "I", "perturbed_answer": ["you"]}) + "\n"
+    )
     forget, _, _ = read(replace(request_of, forget=file))
     assert (forget[0].question, forget[0].answer, forget[0].paraphrase, forget[0].wrong) == ("who", "me", "I", ("you",))

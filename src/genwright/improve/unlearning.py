@@ -102,6 +102,11 @@ def folder_of(name: str, base: Path) -> Path:
         made = Store(base / name / ".genwright").latest("integrate")
         if made is None:
             raise BadRequest(f"The project in {base / name} has no model yet.", do="run `genwright apply` there first")
+        if not (made / "model").exists():
+            raise BadRequest(
+                f"The project in {base / name} handed over an adapter.", wanted="a model of its own",
+                do="name the base as --model, or train with a method that is merged",
+            )  # fmt: skip
         return made / "model"
     folder = cached(locate(name, base=base), cache_folder())
     if folder is None:
