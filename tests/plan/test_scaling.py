@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import statistics
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,27 @@ def test_a_job_of_more_machines_fails_as_many_times_as_often() -> None:
     assert many["job_mtbf_seconds"] == one["job_mtbf_seconds"] / 16
     lost = many["lost_seconds_per_day"]
     assert lost["half"] > lost["at"] < lost["twice"]
+
+
+def test_the_spread_is_as_printed_and_moves_together() -> None:
+    """Each number alone spreads as Besiroglu 2024 prints; A with alpha and B with beta, so that sizes spread far less."""
+    drawn = [BESIROGLU.drawn(seed) for seed in range(300)]
+    for name, error in zip(("E", "A", "B", "alpha", "beta"), BESIROGLU.errors, strict=True):
+        values = [getattr(law, name) for law in drawn]
+        assert 0.6 * error < statistics.pstdev(values) < 1.35 * error, name
+    assert statistics.correlation([math.log(law.A) for law in drawn], [law.alpha for law in drawn]) > 0.99
+    best = advise(5.76e23)["advice"][0]
+    assert best["parameters_range"][1] / best["parameters_range"][0] < 3
+
+
+def test_a_wider_budget_is_a_wider_range() -> None:
+    alone, spread = (advise(1e22, spread=one)["advice"][1]["parameters_range"] for one in ((1.0, 1.0), (0.5, 2.0)))
+    assert alone[0] == alone[1] and spread[1] / spread[0] == pytest.approx(
+        4 ** (HOFFMANN.beta / (HOFFMANN.alpha + HOFFMANN.beta))
+    )
+
+
+def test_data_that_are_there_are_not_needed_again() -> None:
+    first = advise(1e22, have_tokens=1e9)["advice"][0]
+    assert first["tokens_needed"] == pytest.approx(first["tokens"] - 1e9)
+    assert advise(1e22, have_tokens=1e15)["advice"][0]["tokens_needed"] == 0
