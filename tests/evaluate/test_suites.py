@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from genwright.base.errors import BadRequest, DataError, GenwrightError, Unknown
 from genwright.catalogue.parts import SUITES
 from genwright.evaluate.forms import Form, Options, Scored
 from genwright.evaluate.score import Likelihood
-from genwright.evaluate.suites import Suite, detectable, evaluate, foretold, read_suites, stripped
+from genwright.evaluate.suites import Suite, detectable, evaluate, foretold, read_suites, stripped, suite_of
 
 CHOICE = {"prompt": "Two and two are", "choices": ["four", "twenty two"], "answer": 0}
 WRITTEN = {"prompt": "a", "reference": "b", "kind": "x"}
@@ -136,7 +138,10 @@ def test_what_can_be_seen_is_said_before_anything_is_asked(tmp_path: Path) -> No
     said: list[tuple[str, int]] = []
     suite = made(tmp_path, [WRITTEN] * 100)
     evaluate([suite], [target], say=lambda text: said.append((text, len(target.asked))))
-    assert said == [("own: 100 rows, exact-match; a true difference below 14.0 points will mostly not be seen", 0)]
+    assert said == [
+        ("own: 100 rows, exact-match; a true difference below 14.0 points will mostly not be seen", 0),
+        ("a on own: 100.00", 1),
+    ]
     assert "no percentage" in foretold(made(tmp_path, [{"text": "a"}], form="perplexity"))
     assert detectable(suite) == pytest.approx(14.0079, abs=1e-3)
 
@@ -170,6 +175,25 @@ def test_a_reply_is_cut_at_a_stop(tmp_path: Path) -> None:
     suite = made(tmp_path, [WRITTEN], stops=["\n"], metric="chrf")
     found = evaluate([suite], [target], say=len)["suites"][0]["systems"]["a"]
     assert found["answers"] == ["b"] and found["value"] == 100 == found["also"]["corpus"]
+
+
+def test_answers_that_did_not_come_are_counted(tmp_path: Path) -> None:
+    target = Fixed("a")
+    target.reply = lambda conversations, options: ["", "b", ""]  # type: ignore[method-assign]
+    one = evaluate([made(tmp_path, [WRITTEN] * 3)], [target], say=len)["suites"][0]["systems"]["a"]
+    assert one["also"] == {"empty": 2.0} and one["value"] == pytest.approx(100 / 3)
+
+
+def test_the_suites_on_the_page_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    shown = [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+    suites = [block for block in shown if "form" in block]
+    assert suites and all(
+        set(block["evaluate"]) == {"suites", "baseline", "seeds"} for block in shown if "form" not in block
+    )
+    for block in suites:
+        (tmp_path / block["file"]).write_text(json.dumps({**WRITTEN, "topic": "x"}) + "\n")
+        assert suite_of({"name": "shown", **block}, tmp_path, "page").own["stops"] == ["\n"]
 
 
 def test_what_is_printed_has_no_answers(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def write(target: Target, rows: Sequence[Row], options: Options) -> Scored:
         answers = target.continuations([text_of(row["prompt"]) for row in rows], stops, own["max_tokens"])
     metric, references = METRICS[options.metric], [row["reference"] for row in rows]
     also = {"corpus": metric.corpus(answers, references)} if metric.whole else {}
+    also |= {"empty": float(answers.count(""))} if "" in answers else {}
     return Scored(metric.per_row(answers, references), answers, also)
 
 

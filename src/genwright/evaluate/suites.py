@@ -140,7 +140,7 @@ def judged(suite: Suite, target: Target, seed: int = 0) -> Judged:
             )  # fmt: skip
     first = runs[0]
     scores = [statistics.fmean(each) for each in zip(*(run.scores for run in runs))]
-    also = {name: statistics.fmean(run.also.get(name, math.nan) for run in runs) for name in first.also}
+    also = {name: statistics.fmean(run.also.get(name, 0.0) for run in runs) for name in first.also}
     whole = Scored(scores, first.answers, also, first.weights, first.lower_is_better)
     return Judged(whole, [bootstrap(run.scores, weights=run.weights).value for run in runs])
 
@@ -163,7 +163,8 @@ def evaluate(suites: Sequence[Suite], targets: Sequence[Target], *, seed: int = 
     results: dict[str, dict[str, Judged]] = {suite.name: {} for suite in suites}
     for target in targets:  # one model in memory at a time
         for suite in suites:
-            results[suite.name][target.name] = judged(suite, target, seed)
+            results[suite.name][target.name] = one = judged(suite, target, seed)
+            say(f"{target.name} on {suite.name}: {statistics.fmean(one.per_seed):.2f}")
         target.close()
     told = [_suite_told(suite, results[suite.name]) for suite in suites]
     first, *others = [target.name for target in targets]
