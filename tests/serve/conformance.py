@@ -63,7 +63,39 @@ def an_answer_to_a_tools_prompt_counts_the_tools_turns(client: httpx.Client, mod
     assert answer["usage"]["prompt_tokens"] > ask(client, model, "look").json()["usage"]["prompt_tokens"]
 
 
+def a_stream_that_was_left_is_counted_apart(client: httpx.Client, model: str) -> None:
+    """The next request's usage is its own: nothing of the one before, which its client left."""
+    alone = ask(client, model, max_tokens=3).json()["usage"]
+    body = {"model": model, "messages": [{"role": "user", "content": TEXT}], "max_tokens": 40, "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        next(line for line in answer.iter_lines() if line.startswith("data: {"))
+    after = ask(client, model, max_tokens=3).json()["usage"]
+    assert [after[name] for name in ("prompt_tokens", "total_tokens")] == [
+        alone[name] for name in ("prompt_tokens", "total_tokens")
+    ]
+
+
+def a_request_sent_again_is_counted_again(client: httpx.Client, model: str) -> None:
+    first, again = (ask(client, model, seed=1).json() for _ in range(2))
+    assert first["usage"]["completion_tokens"] == again["usage"]["completion_tokens"] and first["id"] != again["id"]
+
+
+def a_call_of_a_tool_is_counted_as_what_it_says(client: httpx.Client, model: str) -> None:
+    """Whole and streamed: as many tokens both times; a model whose template knows no tools answers in words."""
+    place = {"type": "object", "properties": {"at": {"type": "string", "enum": ["house"]}}, "required": ["at"]}
+    tool = {"type": "function", "function": {"name": "look", "parameters": place}}
+    forced = {"tools": [tool], "tool_choice": "required", "max_tokens": 256}
+    whole = ask(client, model, "look", **forced).json()
+    calls = whole["choices"][0]["message"].get("tool_calls") or []
+    assert {call["function"]["name"] for call in calls} <= {"look"}
+    streamed = usage_of_stream(
+        ask(client, model, "look", stream=True, stream_options={"include_usage": True}, **forced).text
+    )
+    assert 0 < whole["usage"]["completion_tokens"] == streamed["completion_tokens"]
+
+
 CHECKS = (
+    a_stream_that_was_left_is_counted_apart, a_request_sent_again_is_counted_again, a_call_of_a_tool_is_counted_as_what_it_says,
     a_stream_is_metered_as_the_whole_answer, prompt_and_answer_add_up, a_longer_prompt_has_more_tokens_and_the_limit_holds,
     a_cached_prefix_is_counted_within_the_prompt, an_answer_to_a_tools_prompt_counts_the_tools_turns,
 )  # fmt: skip

@@ -33,8 +33,8 @@ def real(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
     write_tiny(folder / "model", "decoder")
     write_model(folder / "model", folder / "model.gguf")
-    engine = LlamaCpp("tiny", LlamaSettings(folder / "model.gguf", folder, folder / "model", context=128, threads=1))
-    with serving([engine], folder / "meter", context=128) as server:
+    engine = LlamaCpp("tiny", LlamaSettings(folder / "model.gguf", folder, folder / "model", context=1024, threads=1))
+    with serving([engine], folder / "meter", context=1024) as server:
         yield server.http, "auto"
 
 

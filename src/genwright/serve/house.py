@@ -56,7 +56,7 @@ class House:
 def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
     """Everything but the listening. Errors: BadRequest where there is nothing to serve, GenwrightError at the parity gate."""
     work = base / ".genwright" / "serve"
-    kind = chosen_engine(spec)
+    kind, guard = chosen_engine(spec), _guard(spec, base)
     made = None if kind == "remote" and spec.serve.url else made_by(spec, base, say)
     model = made.name if made is not None else spec.project.name
     pool = Pool(engines_of(spec, base, work, kind, made))
@@ -67,7 +67,7 @@ def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
     answers = Answers(
         Parts(
             pool, meter, split, model, context_of(spec, made), spec.serve.parallel, router=LiveRouter(library, _router),
-            library=library, holders=holders, guard=_guard(spec, base), profiler=HistoryProfiler(),
+            library=library, holders=holders, guard=guard, profiler=HistoryProfiler(),
             prices=_prices(spec), examples=made.examples if made is not None else None,
         ),
         _limits(work),
