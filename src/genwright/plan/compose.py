@@ -18,7 +18,7 @@ from genwright.plan.frameworks import Profile
 from genwright.plan.pieces import HELD, Change, Pieces, Segment, Weight
 from genwright.plan.record import Allocation, Trace
 from genwright.plan.setup import Setup
-from genwright.plan.work import placed_weights, stand_in, trace_of
+from genwright.plan.work import of_experts, placed_weights, stand_in, trace_of
 
 STATES = {
     "adamw-foreach": 2,
@@ -34,6 +34,8 @@ SMALLEST_IN_8_BITS = 4096
 """Weights of fewer elements keep their state in float32 (bitsandbytes, `min_8bit_size`)."""
 BLOCK_OF_8_BITS = 256
 """Elements that share a float32 scale there."""
+REFERENCED = ("dpo", "ipo", "kto", "grpo", "ppo")
+"""Objectives that compare with the model as it was."""
 SPLIT_STATE = ("zero1", "zero2", "zero3", "hybrid")
 SPLIT_GRADIENTS = ("zero2", "zero3", "hybrid")
 SPLIT_WEIGHTS = ("zero3", "hybrid")
@@ -81,7 +83,7 @@ class Step:
         self.setup, self.profile = setup, profile
         self.use(pieces)
         self.stream = Stream()
-        self.weights = placed_weights(pieces, setup.pipeline_degree)
+        self.weights = [of_experts(one, setup.expert_degree) for one in placed_weights(pieces, setup.pipeline_degree)]
         self.shards = setup.shards if setup.strategy in SPLIT_STATE else 1
         self.split_state = self.shards > 1
         self.split_gradients = self.shards > 1 and setup.strategy in SPLIT_GRADIENTS
@@ -145,8 +147,20 @@ class Step:
                     self.host_bytes += size / shards
                 else:
                     self.stream.take(size / shards, "weights")
+        self._reference()
         self._gathered_for_good()
         self._masters_and_buffers()
+
+    def _reference(self) -> None:
+        """The model that a preference objective compares with: a second copy where all is trained, else the base itself.
+
+        Its pass runs before the policy's and keeps its log probabilities alone, so it adds no activations to the peak.
+        """
+        if self.setup.objective not in REFERENCED or self.setup.adapter != "full":
+            return
+        for placed in self.weights:
+            numel = placed.weight.numel / (self.shards if self.split_weights else 1)
+            self._take_or_host(numel * self.compute, "reference model", self.setup.offload)
 
     def _one_copy(self) -> bool:
         """Split masters are the weights themselves; else 16-bit weights stand whole beside them."""

@@ -100,6 +100,12 @@ class Pieces:
     left_out: list[str]
     buffers: int = 0
     """Bytes of what is neither weight nor activation: positions' tables."""
+    layer_peak: int = 0
+    """Live bytes of a forward without gradients, at the widest moment of the layers."""
+    head_peak: int = 0
+    """The same of the head and its loss."""
+    cache_bytes: int = 0
+    """Keys and values of a token, over all layers."""
 
     def to_json(self) -> str:
         """Text that `read` reads."""

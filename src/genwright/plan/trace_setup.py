@@ -32,6 +32,7 @@ from genwright.plan.pieces import Pieces, Segment, Weight
 from genwright.plan.recorder import Cuts, Recorder
 from genwright.plan.setup import Setup
 from genwright.plan.surgery import BITS_OF_BASE, FIRST_PROMPTED, adapt_, fuse_norms_, quantize_
+from genwright.plan.trace_forward import cache_bytes, forward_peaks
 
 TRACED_LAYERS = 3
 """Of each stack: the first, one that stands for all in the middle, the last."""
@@ -52,7 +53,8 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
         lists = _lists(model, stacks)
         weights, parameters = _weights(model, lists, setup)
         known = [*model.parameters(), *model.buffers()]
-        recorder = Recorder(known, vocabulary=small.get_text_config().vocab_size)
+        vocabulary = small.get_text_config().vocab_size
+        recorder = Recorder(known, vocabulary=vocabulary)
         for number, parameter in enumerate(parameters):
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(partial(_completed, recorder, number))
@@ -66,6 +68,7 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
         segments = recorder.finish()
         for parameter in model.parameters():
             parameter.grad = None
+        layer_peak, head_peak = forward_peaks(model, partial(_evaluate, model, batch, setup, profile), vocabulary)
     if not splits:
         segments, weights = _divided(segments, weights, setup.tensor_degree, profile.sequence_parallel)
     text = full.get_text_config()
@@ -74,7 +77,8 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
     return Pieces(
         segments, weights, _depths(full), [len(layers) for layers in lists], width, getattr(text, "head_dim", None) or width // heads,
         heads, text.vocab_size, getattr(text, "max_position_embeddings", 0) or 0, recorder.left_out,
-        sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()),
+        sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()), layer_peak, head_peak,
+        cache_bytes(full, COMPUTE[setup.precision].itemsize) // setup.tensor_degree,
     )  # fmt: skip
 
 
@@ -326,6 +330,15 @@ def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Pro
     recorder.cut("backward", -1, 0)
     loss.backward()
     del held
+
+
+def _evaluate(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Profile, recorder: Recorder) -> None:
+    """A microbatch without gradients, as `validate` takes it."""
+    casts = torch.autocast("cpu", dtype=COMPUTE[setup.precision]) if casts_weights(setup, profile) else nullcontext()
+    with casts:
+        hidden = _hidden(model, batch)
+        recorder.cut("loss", -1, 0)
+        loss_of(model, hidden, batch["labels"], profile, setup.compile, lambda: None)
 
 
 @contextmanager

@@ -19,14 +19,15 @@ from genwright.base.files import sha256_of_json, write_atomic
 from genwright.catalogue.device_names import Placed
 from genwright.plan.allocator import Allocator, NoRoom, live_peak
 from genwright.plan.architectures import config_of, context_of
-from genwright.plan.compose import compose
+from genwright.plan.compose import REFERENCED, compose
 from genwright.plan.estimate import Estimate, Range, around
 from genwright.plan.frameworks import Profile, filled
+from genwright.plan.phases import chance, chance_of_lengths, phases_of, shorter_rows
 from genwright.plan.pieces import Pieces
 from genwright.plan.record import Allocation, Trace
 from genwright.plan.setup import Setup
 
-MADE_BY = 17
+MADE_BY = 18
 """Of what a trace holds: raised when its making changes, so that older files are not read."""
 WORKSPACE = {"hopper": 32 * 2**20, "blackwell": 32 * 2**20, "cdna": 76 * 2**20}
 """cuBLAS's and hipBLASLt's, for each handle and stream: forward's thread and backward's."""
@@ -43,6 +44,8 @@ USABLE_ECC = 0.93
 ACTIVE_BAND = (0.04, 0.04)
 COMPILED_BAND = (0.15, 0.08)
 """What a compiled layer keeps is its partitioner's choice: the trace fuses norms and the loss only."""
+FAILED_REPLAY = 0.02
+"""P(fits) where even the replay finds no room."""
 SPREAD_OF_RESERVED = (0.06, 0.10)
 
 
@@ -164,9 +167,10 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
     active = around(memory.active, *(COMPILED_BAND if setup.compile else ACTIVE_BAND))
     reserved = _reserved(memory, active)
     on_device = reserved + outside + comm
+    lengths = shorter_rows(setup, lambda one: memory_of(trace_training(one, cache=cache)[0], device).active)
     quantities = {
         "active_peak_bytes": active, "reserved_peak_bytes": reserved, "device_peak_bytes": on_device,
-        **_phases(trace, setup, memory), "disk_bytes": around(trace.checkpoint_bytes, 0.02, 0.05),
+        **phases_of(trace, setup), **lengths, "disk_bytes": around(trace.checkpoint_bytes, 0.02, 0.05),
         "flops_per_step": around(trace.flops, 0.02, 0.05),
     }  # fmt: skip
     parts = {name: float(size) for name, size in memory.parts.items() if size}
@@ -174,7 +178,9 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
     parts |= {"communication": comm.value} if comm.value else {}
     known, unknown, notes = _time(trace, setup, placed, calibration)
     limit = usable_bytes(device)
-    verdict = {"fits": memory.fits, "fit_probability": _chance(on_device, limit, memory), "limit_bytes": limit}
+    probable = chance(on_device.high, on_device.low, limit) if memory.fits else FAILED_REPLAY
+    verdict = {"fits": memory.fits, "fit_probability": probable, "limit_bytes": limit}
+    verdict |= chance_of_lengths(lengths, outside + comm + around(max(0, memory.reserved - memory.active), 0.5, 0.5), limit)
     notes = (*trace.notes, *_notes(setup, memory), *notes)
     return Estimate(quantities | known, parts, unknown, notes, facts=verdict | _facts(trace, setup, memory))
 
@@ -182,15 +188,6 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
 def _reserved(memory: Memory, active: Range) -> Range:
     below, above = SPREAD_OF_RESERVED
     return Range(memory.reserved, max(active.low, memory.reserved * (1 - below)), memory.reserved * (1 + above))
-
-
-def _chance(on_device: Range, limit: float, memory: Memory) -> float:
-    """That it fits: the share of the range below the device's memory; near 0 where even the replay fails."""
-    if not memory.fits:
-        return 0.02
-    if on_device.high <= on_device.low:
-        return 1.0
-    return max(0.05, min(1.0, (limit - on_device.low) / (on_device.high - on_device.low)))
 
 
 def _check_device(setup: Setup, device: Any) -> None:
@@ -205,47 +202,6 @@ def _check_device(setup: Setup, device: Any) -> None:
             f"{device.title} has no bfloat16.", wanted="--precision fp16 or fp32 there", found=f"--precision {wanted}",
             do="set --precision fp16"
         )  # fmt: skip
-
-
-def _phases(trace: Trace, setup: Setup, memory: Memory) -> dict[str, Range]:
-    """Peaks of what is not training. All stand on weights and optimizer state, which stay where they are."""
-    standing = dict.fromkeys(("weights", "optimizer", "communication buffers", "workspaces"), 0)
-    held: dict[int, Allocation] = {}
-    for event in trace.allocations:
-        if event.phase not in ("build", "optimizer"):
-            continue
-        if event.bytes and event.part in standing:
-            held[event.storage] = event
-    for event in held.values():
-        standing[event.part] += event.bytes
-    kept = sum(standing.values())
-    weights = standing["weights"]
-    _, _, _, phases = live_peak(trace.allocations)
-    width, vocabulary = trace.meta["model_width"], trace.meta["vocabulary"]
-    each = 4 if setup.precision == "fp32" else 2
-    rows = setup.micro_batch * setup.seq_len / setup.context_degree
-    forward = rows * (12 * width * each + vocabulary * (each + 4))
-    cache = trace.meta.get("cache_bytes_per_token", 4 * width * each * 0.25 * trace.layers) * rows
-    return {
-        "train_peak_bytes": around(max(phases.get("forward", 0), phases.get("loss", 0), phases.get("backward", 0)), *ACTIVE_BAND),
-        "optimizer_peak_bytes": around(phases.get("optimizer", 0), *ACTIVE_BAND),
-        "evaluate_peak_bytes": around(kept + forward, 0.1, 0.15),
-        "generate_peak_bytes": around(kept + cache + setup.micro_batch * vocabulary * 8 + rows * 4 * width * each, 0.1, 0.2),
-        "save_peak_bytes": around(kept, 0.05, 0.15),
-        "resume_peak_bytes": around(kept + max((event.bytes for event in held.values()), default=0), 0.05, 0.1),
-        "merge_peak_bytes": around(4.0 * trace.parameters if setup.adapter != "full" else float(weights), 0.02, 0.1),
-        "host_bytes": around(trace.host_bytes + _host(trace, setup), 0.1, 0.3),
-    }  # fmt: skip
-
-
-PROCESS_BYTES = 3.0 * 2**30
-"""An interpreter with its libraries, and a loader of rows."""
-
-
-def _host(trace: Trace, setup: Setup) -> float:
-    """A device's process; where weights are split, saving gathers all of them on the first."""
-    gathered = trace.parameters * 2.0 if setup.strategy in ("zero3", "hybrid") and setup.adapter == "full" else 0.0
-    return PROCESS_BYTES + gathered
 
 
 def _time(
@@ -266,8 +222,8 @@ def _notes(setup: Setup, memory: Memory) -> tuple[str, ...]:
         found.append("compile: norms and the loss are taken as fused, the rest as it is written; the range is wider")
     if setup.optimizer == "adamw-paged-8bit":
         found.append("paged state is in memory that the device shares with the host: not in active or reserved")
-    if setup.objective in ("dpo", "ipo") and setup.adapter == "full":
-        found.append("the reference model is counted as a second copy of the weights")
+    if setup.objective in REFERENCED and setup.adapter == "full":
+        found.append("the reference model is counted: a second copy of the weights in the compute type")
     if memory.retries:
         found.append(f"fits only because freed segments are returned {memory.retries} times: steps will be slower")
     return tuple(found)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from genwright.plan.pieces import Pieces, Weight
 from genwright.plan.record import Collective, Op, Trace
@@ -13,13 +12,22 @@ if TYPE_CHECKING:
     from genwright.plan.compose import Step
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """A weight of the whole model on this device."""
 
     weight: Weight
     unit: int
     """Number of its layer over all stacks; -1: outside."""
+
+
+def of_experts(placed: Placed, degree: int) -> Placed:
+    """A device's share of a weight: experts are divided by `degree`, the rest is whole."""
+    weight = placed.weight
+    return (
+        placed
+        if weight.experts == 1 or degree == 1
+        else placed._replace(weight=weight._replace(numel=weight.numel // degree))
+    )
 
 
 def placed_weights(pieces: Pieces, pipeline: int = 1) -> list[Placed]:
@@ -67,7 +75,11 @@ def trace_of(step: Step, notes: tuple[str, ...]) -> Trace:
         model_flops=(4 * active + 2 * trained_products) * tokens * setup.data_degree,
         attention_flops=12.0 * sum(pieces.layers) * width * setup.seq_len * tokens * setup.data_degree,
         launches=sum(op.count for op in ops), checkpoint_bytes=_checkpoint_bytes(step), host_bytes=step.host_bytes, notes=notes,
-        left_out=tuple(pieces.left_out), meta={"model_width": pieces.width, "vocabulary": pieces.vocabulary, "context": pieces.context},
+        left_out=tuple(pieces.left_out), meta={
+            "model_width": pieces.width, "vocabulary": pieces.vocabulary, "context": pieces.context, "layer_peak": pieces.layer_peak,
+            "head_peak": pieces.head_peak, "cache_bytes": pieces.cache_bytes,
+            "largest_weight": max(weight.numel for weight in pieces.weights),
+        },
     )  # fmt: skip
 
 
@@ -174,6 +186,12 @@ def _collectives(step: Step) -> tuple[Collective, ...]:
         rows.append(
             Collective("all-reduce", hidden, setup.tensor_degree, 2 * layers * times, "backward", False, "tensor")
         )
+    if setup.expert_degree > 1:  # tokens go to their experts and come back
+        often = 2 * layers * times
+        rows += [
+            Collective("all-to-all", hidden, setup.expert_degree, often, phase, False, "experts")
+            for phase in ("forward", "backward")
+        ]
     if setup.pipeline_degree > 1:
         rows += [Collective("send", hidden, 2, times, phase, True, "pipeline") for phase in ("forward", "backward")]
     return tuple(_merged(rows))
