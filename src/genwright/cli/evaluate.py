@@ -66,11 +66,12 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
 
 def suites_of(arguments: Namespace) -> list[Any]:
     """Those named, or the project's. Errors: BadRequest."""
-    spec = project(arguments)[0] if not arguments.suite or has_project(arguments) else None
-    files = [Path(file) for file in arguments.suite or []] or [spec.base / file for file in spec.evaluate.suites]
+    files, seeds = [Path(file) for file in arguments.suite or []], 1
+    if not files or has_project(arguments):
+        spec, base = project(arguments)
+        files, seeds = files or [base / file for file in spec.evaluate.suites], spec.evaluate.seeds
     if not files:
         raise BadRequest("No suite is named.", do="--suite FILE, or evaluate.suites in the project file")
-    seeds = spec.evaluate.seeds if spec else 1
     return [suite for file in files for suite in call(f"{SUITES}:read_suites", file, seeds=seeds)]
 
 
@@ -133,14 +134,14 @@ def draw(console: Any, told: dict[str, Any]) -> None:
         title = f"{suite['name']}: {suite['metric'] or suite['form']}, {suite['rows']} rows"
         console.print(f"\n{title}{', lower is better' if suite['lower_is_better'] else ''}")
         console.print(table(("system", "score", "95 % interval", "beside it"), rows, right=(1,)))
-    rows = [
+    differences = [
         (one["suite"], f"{one['after']} against {one['before']}", f"{one['difference']:+.2f}",
          f"{one['low']:+.2f} to {one['high']:+.2f}", f"{one['p_holm']:.3g}", one["verdict"])
         for one in told["comparisons"]
     ]  # fmt: skip
-    if rows:
+    if differences:
         console.print("\nCompared row by row; p after Holm's correction for all of these")
-        console.print(table(("suite", "systems", "difference", "95 % interval", "p", ""), rows, right=(2, 4)))
+        console.print(table(("suite", "systems", "difference", "95 % interval", "p", ""), differences, right=(2, 4)))
     console.print(f"Every score and answer: {told['file']}")
 
 

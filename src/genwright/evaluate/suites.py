@@ -163,8 +163,9 @@ def evaluate(suites: Sequence[Suite], targets: Sequence[Target], *, seed: int = 
     results: dict[str, dict[str, Judged]] = {suite.name: {} for suite in suites}
     for target in targets:  # one model in memory at a time
         for suite in suites:
-            results[suite.name][target.name] = one = judged(suite, target, seed)
-            say(f"{target.name} on {suite.name}: {statistics.fmean(one.per_seed):.2f}")
+            found = judged(suite, target, seed)
+            results[suite.name][target.name] = found
+            say(f"{target.name} on {suite.name}: {statistics.fmean(found.per_seed):.2f}")
         target.close()
     told = [_suite_told(suite, results[suite.name]) for suite in suites]
     first, *others = [target.name for target in targets]
