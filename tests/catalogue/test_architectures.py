@@ -75,3 +75,9 @@ def test_a_gpt_of_stated_sizes_is_built_from_them() -> None:
 def test_a_number_that_cannot_be_a_width_is_not_taken_for_one(said: str, text: str) -> None:
     found = stated(said, text)
     assert found.config["n_layer"] < 200 and abs(found.parameters / (float(said[4:-1]) * 1e9) - 1) < 0.05
+
+
+def test_those_that_were_held_against_another_table_say_so() -> None:
+    checked = [one for one in architectures().values() if one.checked]
+    assert len(checked) >= 40 and all("LitGPT" in one.checked for one in checked)
+    assert architecture("llama-3.1-8b").checked and not architecture("gpt-3-175b").checked

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -204,18 +204,22 @@ class Architecture:
     note: str = ""
     """What is planned otherwise than published."""
     aliases: tuple[str, ...] = field(default=())
+    checked: str = ""
+    """Another table that every size was held against; empty: its count of weights alone confirms it."""
 
 
 @cache
 def architectures() -> Mapping[str, Architecture]:
     """Every row by name, and every card of the catalogue of models."""
     tables = tomllib.loads(Path(__file__).with_name("architectures.toml").read_text(encoding="utf-8"))
+    checked = tables.pop("checked")
     known = {row[0]: _row(table, row) for table in tables.values() for row in table["rows"]}
     for card in models().values():
         source = f"https://huggingface.co/{card.hub}/blob/main/config.json" if card.hub else card.source
         known.setdefault(
             card.name, Architecture(card.name, source, card.parameters, config_dict(card), aliases=(card.hub,))
         )
+    known |= {name: replace(known[name], checked=checked["by"]) for name in checked["names"]}
     return MappingProxyType(known)
 
 
