@@ -87,11 +87,17 @@ def test_a_thousand_idle_connections_and_long_prompts_leave_others_alone(serve_w
 def test_a_client_that_reads_nothing_holds_up_nobody(server) -> None:
     """Its answers fill the socket; the next client's do not wait."""
     body = b'{"messages": [{"role": "user", "content": "%s"}], "stream": true}' % (b"word " * 9_000)
-    request = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    request = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
     deaf = idle(server, 4)
     for one in deaf:
         one.sendall(request.replace(b"completions", b"chat/completions") + body)
     with httpx.Client(base_url=server.url, timeout=PAUSE_SECONDS) as client:
-        assert client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "hi"}]}).status_code == 200
+        assert (
+            client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "hi"}]}).status_code
+            == 200
+        )
     for one in deaf:
         one.close()

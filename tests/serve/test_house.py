@@ -43,7 +43,7 @@ def test_a_remote_engine_needs_an_address() -> None:
 
 
 def test_quantize_without_an_engine_that_reads_it_is_told() -> None:
-    with pytest.raises(GenwrightError, match="integrate.quantize has no effect"):
+    with pytest.raises(GenwrightError, match=r"integrate\.quantize has no effect"):
         spec(integrate='quantize = "q8_0"')
 
 
@@ -52,6 +52,15 @@ def test_a_policy_without_a_guard_and_a_guard_that_is_none_are_refused(tmp_path:
         build(spec('url = "http://a"\npolicy = "p.toml"'), tmp_path)
     with pytest.raises(BadRequest, match="nothing to serve"):
         build(spec(), tmp_path)
+
+
+def test_nothing_is_claimed_of_the_energy_of_an_engine_elsewhere(tmp_path: Path) -> None:
+    house = build(spec('url = "http://a"'), tmp_path)
+    try:
+        assert house.answers.parts.split.meter.source == "none" and house.answers.parts.split.window()["joules"] == 0.0
+    finally:
+        house.answers.parts.meter.close()
+        house.answers.close()
 
 
 def test_a_library_of_another_base_is_refused(tmp_path: Path) -> None:

@@ -38,7 +38,14 @@ class Router:
 
 def browse(url: str, profile: Path) -> tuple[str, str]:
     """(what the page became, what the browser said) after five seconds of the page's own time."""
-    command = [CHROMIUM or "", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", f"--user-data-dir={profile}"]
+    command = [
+        CHROMIUM or "",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        f"--user-data-dir={profile}",
+    ]
     command += ["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom", url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout, done.stderr
@@ -46,7 +53,9 @@ def browse(url: str, profile: Path) -> tuple[str, str]:
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_a_question_is_answered_by_an_expert_with_tokens_joules_and_cost(serve_with, echo, tmp_path, monkeypatch) -> None:
+def test_a_question_is_answered_by_an_expert_with_tokens_joules_and_cost(
+    serve_with, echo, tmp_path, monkeypatch
+) -> None:
     from genwright.serve import gateway
     from genwright.serve.answers import Prices
 

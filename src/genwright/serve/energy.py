@@ -108,6 +108,16 @@ class Estimated:
         return self.idle_watts * (self.clock() - self._began) + (self.watts - self.idle_watts) * self._most / self.cores
 
 
+class Elsewhere:
+    """The engine runs on another machine: nothing here knows what it draws."""
+
+    source = "none"
+
+    def joules(self) -> float:
+        """Nothing is claimed."""
+        return 0.0
+
+
 def meter_of_this_machine(estimate: Callable[[], PowerMeter]) -> PowerMeter:
     """NVML where there is a GPU, else RAPL, else the estimate."""
     try:

@@ -19,7 +19,7 @@ from genwright.catalogue.devices import devices
 from genwright.serve.answers import Answers, Parts, Prices
 from genwright.serve.contracts import Engine, Expert, Guard, Router
 from genwright.serve.embed import Embedder, packaged_embedder
-from genwright.serve.energy import Estimated, PowerMeter, Split, meter_of_this_machine
+from genwright.serve.energy import Elsewhere, Estimated, PowerMeter, Split, meter_of_this_machine
 from genwright.serve.engines.http import HttpEngine
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
 from genwright.serve.engines.vllm import Vllm, VllmSettings
@@ -180,7 +180,7 @@ def _split(spec: Any, pool: Pool, meter: Meter) -> Split:
     estimate: Callable[[], PowerMeter] = lambda: Estimated(
         watts, IDLE_FRACTION * watts, cores, lambda: cpu_seconds(getattr(pool.first, "pid", None))
     )
-    counter = meter_of_this_machine(estimate)
+    counter = Elsewhere() if pool.first.name == "remote" else meter_of_this_machine(estimate)
     told = lambda seconds, joules, idle: meter.add_energy(time.time(), seconds, joules, idle, counter.source)
     return Split(counter, IDLE_FRACTION * watts, told=told)
 

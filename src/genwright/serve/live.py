@@ -175,6 +175,8 @@ class LiveRouter:
         own = self.library.own
         if own is not None and self.library.get(own.name) == own:
             return Route(own.name, reason="only-one")
+        if not self.library.experts():
+            return Route(None, reason="only-one")
         return self.router.route(request, held) if self.router is not None else Route(None, reason="nothing-fits")
 
 
