@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genwright.improve.climbing import tried
 from genwright.improve.ladder import Rung, Tried, climb
 
 SCORES = {"zero-shot": 1.0, "few-shot": 30.0, "lora": 60.0, "full": 55.0}
@@ -14,25 +16,25 @@ SCORES = {"zero-shot": 1.0, "few-shot": 30.0, "lora": 60.0, "full": 55.0}
 
 def run(target: float | None, *, costs: dict[str, dict[str, float]] | None = None, budget: dict[str, float] | None = None, real: float = 1.0,
         higher: bool = True):  # fmt: skip
-    tried: list[str] = []
+    asked: list[str] = []
 
     def attempt(name: str, left: Mapping[str, float]) -> Tried:
-        tried.append(name)
+        asked.append(name)
         return Tried(SCORES[name], SCORES[name], {"hours": real})
 
     rungs = [Rung(name, (costs or {}).get(name, {"hours": 1.0})) for name in SCORES]
-    return climb(rungs, attempt, target=target, budget=budget, higher_is_better=higher), tried
+    return climb(rungs, attempt, target=target, budget=budget, higher_is_better=higher), asked
 
 
 def test_it_stops_at_the_first_rung_that_meets_the_target() -> None:
-    climbed, tried = run(30.0)
-    assert (climbed.chosen, climbed.met, tried) == ("few-shot", True, ["zero-shot", "few-shot"])
+    climbed, asked = run(30.0)
+    assert (climbed.chosen, climbed.met, asked) == ("few-shot", True, ["zero-shot", "few-shot"])
     assert climbed.why == "few-shot is the first rung that meets the target"
 
 
 def test_without_a_target_the_best_is_taken_after_all_were_tried() -> None:
-    climbed, tried = run(None)
-    assert (climbed.chosen, climbed.met, len(tried)) == ("lora", None, 4)
+    climbed, asked = run(None)
+    assert (climbed.chosen, climbed.met, len(asked)) == ("lora", None, 4)
 
 
 def test_an_unreachable_target_says_so_and_names_the_nearest() -> None:
@@ -42,13 +44,13 @@ def test_an_unreachable_target_says_so_and_names_the_nearest() -> None:
 
 
 def test_lower_can_be_better() -> None:
-    climbed, tried = run(2.0, higher=False)
-    assert (climbed.chosen, climbed.met, tried) == ("zero-shot", True, ["zero-shot"])
+    climbed, asked = run(2.0, higher=False)
+    assert (climbed.chosen, climbed.met, asked) == ("zero-shot", True, ["zero-shot"])
 
 
 def test_a_rung_beyond_the_budget_is_skipped_and_said() -> None:
-    climbed, tried = run(90.0, costs={"lora": {"hours": 9.0}}, budget={"hours": 4.0})
-    assert tried == ["zero-shot", "few-shot", "full"]
+    climbed, asked = run(90.0, costs={"lora": {"hours": 9.0}}, budget={"hours": 4.0})
+    assert asked == ["zero-shot", "few-shot", "full"]
     assert [attempt.skipped for attempt in climbed.tried if attempt.skipped] == [
         "lora: needs up to 9 hours, and the budget has 2 left"
     ]
@@ -60,8 +62,8 @@ def test_what_a_rung_really_cost_is_what_is_left_less() -> None:
 
 
 def test_an_unknown_cost_is_not_risked_under_a_budget() -> None:
-    climbed, tried = run(90.0, budget={"usd": 5.0})
-    assert tried == [] and climbed.chosen == "" and climbed.met is False
+    climbed, asked = run(90.0, budget={"usd": 5.0})
+    assert asked == [] and climbed.chosen == "" and climbed.met is False
     assert "its cost in usd is unknown" in climbed.why
 
 
@@ -112,3 +114,23 @@ def test_what_a_killed_process_spent_counts_once() -> None:
     rungs = [Rung("few-shot", {"hours": 2.0}, spent={"hours": 1.5}), Rung("lora", {"hours": 2.0})]
     climb(rungs, attempt, target=50.0, budget={"hours": 4.0})
     assert seen == [("few-shot", 4.0), ("lora", 2.0)]
+
+
+def test_a_killed_rung_needs_only_what_it_has_not_spent_yet() -> None:
+    """Planned at 2 hours, 1.5 of them spent: half an hour is left of the budget, and that is enough."""
+    attempt = lambda name, left: Tried(1.0, 1.0, {"hours": 2.0})
+    half_done = Rung("few-shot", {"hours": 2.0}, spent={"hours": 1.5})
+    assert climb([half_done], attempt, target=50.0, budget={"hours": 2.0}).chosen == "few-shot"
+    assert climb([half_done], attempt, target=50.0, budget={"hours": 1.9}).chosen == ""
+
+
+def test_a_finished_attempt_is_bound_by_the_end_of_its_interval_that_is_nearest_to_failing() -> None:
+    done = {"skipped": "", "spent_seconds": 7200.0, "score": {"value": 50.0, "low": 40.0, "high": 60.0}}
+    hardware = SimpleNamespace(watts=None, usd_per_hour=3.0)
+    spec = lambda stop_at: SimpleNamespace(adapt=SimpleNamespace(stop_at=stop_at), hardware=hardware)
+    assert tried(done, spec("interval"), True) == Tried(50.0, 40.0, {"hours": 2.0, "usd": 6.0})
+    assert tried(done, spec("interval"), False).bound == 60.0
+    assert tried(done, spec("value"), True).bound == 50.0
+    assert tried({**done, "skipped": "why"}, spec("value"), True) == Tried(
+        None, None, {"hours": 2.0, "usd": 6.0}, "why"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ def test_rounds_are_those_of_the_paper() -> None:
     assert work(planned) == 2 * 90
     assert rounds(1, 90, factor=3) == []
     assert rounds(16, 8, factor=2, least=4)[0] == Round(4, 16)
+    assert rounds(9, 3, factor=3, least=4) == [Round(3, 9), Round(3, 3)], "never more than the full effort"
 
 
 @pytest.mark.parametrize("higher", [True, False])
@@ -41,6 +43,13 @@ def test_the_best_candidate_wins_and_the_effort_is_the_planned(higher: bool) -> 
     winner, told = halve(range(9), 90, measure, factor=3, higher_is_better=higher)
     assert winner == 8 and len(told) == 12
     assert sum(effort for _, effort in asked) == work(rounds(9, 90, factor=3))
+
+
+def test_a_part_of_a_candidate_is_rounded_up() -> None:
+    """5 by halves: 5, 3 and 2 are measured, as planned."""
+    asked: list[int] = []
+    winner, told = halve(range(5), 8, lambda candidate, effort: asked.append(effort) or float(candidate), factor=2)
+    assert winner == 4 and len(told) == 10 and sum(asked) == work(rounds(5, 8, factor=2)) == 5 + 3 * 2 + 2 * 4
 
 
 def test_an_instruction_stands_before_the_first_question_and_after_the_system_turn() -> None:
@@ -120,6 +129,16 @@ def test_a_rung_out_of_budget_stops_inside_and_has_no_score(shop: Callable[..., 
         made.within_budget()
     told = (tmp_path / "events.jsonl").read_text()
     assert "the budget is spent" in told and "stopped at step 1 of 4" in told
+
+
+def test_what_is_spent_is_noted_while_it_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed never leaves the block: its ledger must stand before."""
+    monkeypatch.setattr("genwright.improve.budget.NOTED_EVERY", 0.001)
+    with Meter(tmp_path) as meter:
+        deadline = meter.start + 30
+        while not (tmp_path / "spent.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert spent_seconds(tmp_path) > 0
 
 
 def test_failing_rows_are_clustered_by_what_they_ask_and_changes_are_counted(tmp_path: Path) -> None:
