@@ -143,6 +143,13 @@ def test_keys_are_hashed_and_limits_slide(tmp_path: Path) -> None:
     text = (tmp_path / "keys.json").read_text()
     assert secret not in text and secret[11:] not in text and (tmp_path / "keys.json").stat().st_mode & 0o077 == 0
     assert keys.who(secret).name == "ann" and keys.who(secret + "x") is None and keys.who("") is None
+    keys.remove("ann")
+    assert keys.who(secret) is None
+    other = keys.make("ann", tokens_per_day=100)
+    assert (
+        keys.who(secret) is None and keys.who(other).name == "ann"
+    )  # a name that comes back does not bring the old key back
+    text = (tmp_path / "keys.json").read_text()
     with pytest.raises(BadRequest, match="'ann' already"):
         keys.make("ann")
     now = [0.0]

@@ -62,6 +62,7 @@ def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
     pool = Pool(engines_of(spec, base, work, kind, made))
     holders = Holders()
     library = LiveLibrary(_source(spec, base, kind, made), pool, holders, _own(made))
+    limits = _limits(work)
     meter, keys = Meter(work), Keys(work / "keys.json")
     split = _split(spec, pool, meter)
     answers = Answers(
@@ -70,7 +71,7 @@ def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
             library=library, holders=holders, guard=guard, profiler=HistoryProfiler(),
             prices=_prices(spec), examples=made.examples if made is not None else None,
         ),
-        _limits(work),
+        limits,
     )  # fmt: skip
     lifespan = _lifespan(pool, answers, library)
     app = application(Gateway(answers, keys), cors=tuple(spec.serve.cors), lifespan=lifespan, live=library)

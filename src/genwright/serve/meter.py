@@ -232,7 +232,8 @@ def _databases(folder: Path) -> Iterator[sqlite3.Connection]:
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         database.row_factory = sqlite3.Row
         try:
-            yield database
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'energy'").fetchone():  # made last
+                yield database
         finally:
             database.close()
 
