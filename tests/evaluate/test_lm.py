@@ -132,6 +132,13 @@ def test_a_stop_ends_the_writing_at_once(ours: Scorer) -> None:
     assert stopped(encode("and then x y")) and not stopped(encode("and then x")) and not ours._until([])(encode("x y"))
 
 
+def test_only_the_end_of_a_text_ends_a_text(ours: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that end a turn in a chat are words like others, as in lm-eval."""
+    before = ours.continuations(["the red house"], [], 4)
+    monkeypatch.setattr("genwright.models.generate.END_OF_TURN", tuple(ours.tokenizer.get_vocab()))
+    assert ours.continuations(["the red house"], [], 4) == before != [""]
+
+
 def test_a_task_that_is_not_there_is_named(ours: Scorer, tasks: Path) -> None:
     with pytest.raises(BadRequest, match="has no task other"):
         run_tasks(ours, tasks, ["other"])
