@@ -160,3 +160,24 @@ def test_keys_are_hashed_and_limits_slide(tmp_path: Path) -> None:
     assert "100 tokens in a day" in what and wait == pytest.approx(86_400)
     now[0] = 86_401.0
     assert limits.refuse(key) is None
+
+
+def test_each_limit_counts_its_own_and_old_amounts_leave_one_by_one() -> None:
+    now = [0.0]
+    limits = Limits(clock=lambda: now[0])
+    key = Key("ann", "gw-", "00", "00", requests_per_minute=2, tokens_per_day=100, usd_per_month=1.0)
+    assert limits.refuse(key) is None
+    now[0] = 40.0
+    assert limits.refuse(key) is None and "2 requests in a minute" in limits.refuse(key)[0]
+    now[0] = 61.0  # the first left, the second did not
+    assert limits.refuse(key) is None and limits.refuse(key)[1] == pytest.approx(39.0)
+    now[0] = 200.0
+    limits.spent("ann", 1, 1.5)
+    assert "1 dollars in 30 days" in limits.refuse(key)[0] and limits.refuse(key)[1] == pytest.approx(30 * 86_400)
+    now[0] += 30 * 86_400 + 1
+    limits.spent("ann", 60, 0.0)
+    now[0] += 50_000
+    limits.spent("ann", 60, 0.0)
+    assert "100 tokens in a day" in limits.refuse(key)[0]
+    now[0] += 40_000
+    assert limits.refuse(key) is None
