@@ -79,3 +79,10 @@ def test_computing_hides_all_but_the_first() -> None:
 def test_bubble_of_a_pipeline() -> None:
     """GPipe: (p - 1) / m of the useful time."""
     assert (bubble(1, 8), bubble(4, 12), bubble(8, 8)) == (0.0, 0.25, 0.875)
+
+
+def test_a_pods_chips_are_joined_and_pods_send_by_their_hosts() -> None:
+    """TPU v5e: 256 chips, 100 GB/s one way each; 64 hosts of 100 Gb/s a pod."""
+    one, two = fabric_of(place("TPU v5e"), 256), fabric_of(place("TPU v5e"), 512)
+    assert (one.machines, two.machines) == (1, 2) and one.link == pytest.approx(100e9 * 0.78)
+    assert two.network == pytest.approx(64 * 12.5e9 * 0.85)

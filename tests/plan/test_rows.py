@@ -105,3 +105,21 @@ def test_several_processes_answer_as_one_does(tmp_path: Path) -> None:
     }
     rows = [{"id": str(number), "batch_size": str(number % 5), **serving} for number in range(40)]
     assert list(predict_all(rows, processes=2)) == list(predict(rows))
+
+
+def test_a_row_that_ran_beyond_a_configs_positions_is_planned_and_said() -> None:
+    asked = training_row({**ROW, "model": "mpt-7b", "framework": "llm-foundry", "seq_len": "8192"})
+    assert asked.setup.model["max_seq_len"] == 8192 and asked.setup.framework == "llm-foundry"  # type: ignore[index]
+    assert any("8192 tokens where the model's own config has 2048" in note for note in asked.notes)
+    served = serving_row(
+        {"id": "s", "model": "llama-7b", "framework": "vllm", "device": "A100", "batch_size": "1", "input_tokens": "2048", "output_tokens": "2048"}
+    )
+    assert (served.setup.input_tokens, served.setup.output_tokens) == (2048, 2048)
+
+
+def test_an_mpt_is_traced_as_the_gpt2_of_its_sizes() -> None:
+    from genwright.plan.architectures import config_of
+
+    found = config_of("mpt-7b")
+    assert (found["model_type"], found["n_embd"], found["n_layer"], found["n_inner"]) == ("gpt2", 4096, 32, 16384)
+    assert config_of("llama-3.1-8b")["model_type"] == "llama"

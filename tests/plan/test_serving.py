@@ -217,3 +217,41 @@ def test_what_is_not_known_is_refused() -> None:
         server(setup(parallel="diagonal"), "a100")
     with pytest.raises(ModelError, match="The config states no layers of a decoder"):
         server(setup(model={"model_type": "llama", "hidden_size": 64}), "a100")
+
+
+def test_repeated_keys_are_written_and_read_for_each_head_of_a_group() -> None:
+    """transformers: the cache is concatenated (read, written), repeated g times (read, written g times), read g times: 3 + 2 g."""
+    from genwright.plan.serving import operations, server
+
+    model = dict(
+        model_type="llama", num_hidden_layers=1, hidden_size=2048, num_attention_heads=32, num_key_value_heads=8,
+        intermediate_size=8192, vocab_size=32000,
+    )  # fmt: skip
+    moved = {
+        name: next(
+            op.bytes
+            for op in operations(server(ServingSetup(model=model, framework=name), "a100"), 1, 100_000)
+            if op.kind == "attention"
+        )
+        for name in ("vllm", "transformers")
+    }
+    assert moved["transformers"] == pytest.approx(11 * moved["vllm"], rel=0.01)
+
+
+def test_gptq_under_transformers_is_autogptqs_and_litgpts_head_is_packed() -> None:
+    from genwright.plan.frameworks_serving import SERVING
+    from genwright.plan.serving import server, weights_bytes
+
+    asked = ServingSetup(model=LLAMA_LIKE, framework="transformers", precision="gptq")
+    assert server(asked, "a100").framework == SERVING["autogptq"]
+    packed, kept = (
+        weights_bytes(server(ServingSetup(model=LLAMA_LIKE, framework=name, precision="nf4"), "a100"))
+        for name in ("litgpt", "transformers")
+    )
+    assert kept - packed == pytest.approx(32000 * 4096 * (2 - 4.5 / 8))
+
+
+LLAMA_LIKE = dict(
+    model_type="llama", num_hidden_layers=2, hidden_size=4096, num_attention_heads=32, num_key_value_heads=32,
+    intermediate_size=11008, vocab_size=32000, tie_word_embeddings=False,
+)  # fmt: skip

@@ -79,3 +79,30 @@ def test_every_device_has_speeds(one: object) -> None:
 def test_a_cpus_rate_is_a_formula() -> None:
     """Two cores at 2.6 GHz, 64 float32 FLOPs a cycle, seven tenths of it."""
     assert speeds_of(place("cpu-2")).rate("fp32") == pytest.approx(2 * 2.6e9 * 64 * 0.7)
+
+
+def test_eight_bits_take_half_the_energy_of_sixteen() -> None:
+    """An L40S states 733 TFLOP/s in fp8 and 362 in bf16: per operand bit the same power, so the same share is kept."""
+    speeds = speeds_of(place("L40S"))
+    one = devices()["l40s"]
+    assert one.fp8_tflops and one.bf16_tflops
+    kept = {"fp8": speeds.rate("fp8") / one.fp8_tflops, "bf16": speeds.rate("bf16") / one.bf16_tflops}
+    assert kept["fp8"] == pytest.approx(kept["bf16"], rel=0.02)
+
+
+def test_a_fixed_clock_holds_nothing_back() -> None:
+    assert [speeds_of(place(name)).steady for name in ("TPU v5e", "A100", "H100")] == [1.0, 0.86, 0.73]
+
+
+def test_a_share_of_the_rate_slows_what_arithmetic_bounds_and_not_what_memory_does() -> None:
+    large = [TEN.matmul(4096, 4096, 4096, share=share) for share in (1.0, 0.5)]
+    assert large[1] == pytest.approx(2 * large[0], rel=0.01)
+    slow = Speeds("memory", {"bf16": 1e15}, 1e12, 1e9, 10, 1e9, 0.7, kernel=0.0)
+    assert slow.matmul(16, 4096, 4096) == slow.matmul(16, 4096, 4096, share=0.5)
+
+
+def test_short_rows_leave_attention_waiting_and_an_update_streams() -> None:
+    spent = [TEN.attention(1e12, 1e3, queries=queries) for queries in (128, 128_000)]
+    assert spent[0] == pytest.approx(2 * spent[1], rel=0.01)
+    memory = Speeds("memory", {"bf16": 1e15}, 1e15, 1e9, 10, 1e9, 0.7, kernel=0.0)
+    assert memory.update(0.9e9) == pytest.approx(1.0, rel=1e-3)

@@ -124,3 +124,45 @@ def test_newer_devices_are_faster() -> None:
 def test_what_a_price_rests_on_is_said() -> None:
     found = seconds(traced(PRODUCT), A100, setup=SETUP)
     assert found.low < found.value < found.high and basis() == "datasheet"
+
+
+def test_products_get_their_steady_share() -> None:
+    """Twice the FLOPs at the rate times the share: arithmetic alone, 8192 x 4096 x 4096 in bf16 on an A100."""
+    spent = step_time(traced(PRODUCT), A100, SETUP).parts["matmul"]
+    assert spent > PRODUCT.count * PRODUCT.flops / (0.86 * 271.2e12) > 0.9 * spent
+
+
+def test_packed_integers_are_unpacked_in_each_forward() -> None:
+    """16.5 bytes a weight (counted in AutoGPTQ's forward), twice where it is taken twice, never in the backward."""
+    again = PRODUCT._replace(phase="recompute")
+    price = lambda *ops: step_time(
+        traced(*ops), A100, Setup(model="x", precision="bf16", framework="peft", base="int4", adapter="lora")
+    ).parts["dequantize"]
+    once = 16.5 * 1e9 / speeds_of(A100).bandwidth
+    assert price(PRODUCT) == pytest.approx(once) and price(PRODUCT, again) == pytest.approx(2 * once)
+    assert price(PRODUCT, PRODUCT._replace(phase="backward")) == pytest.approx(once)
+
+
+def test_all_wait_for_the_slowest() -> None:
+    """Expected largest of 64 normal draws is 2.39 deviations (tables); the rule is within a tenth of one."""
+    alone, together = (
+        step_time(traced(PRODUCT), A100, replace(SETUP, strategy="ddp", count=count)) for count in (1, 64)
+    )
+    assert "slowest device" not in alone.parts
+    assert together.parts["slowest device"] / alone.parts["matmul"] == pytest.approx(0.015 * 2.39, abs=0.0015)
+
+
+def test_the_first_flash_attention_was_slower() -> None:
+    attention = Op("aten._flash", "attention", "bf16", 1e13, 1e6, 1.0, "forward", (8192, 8192, 128, 32))
+    old, new = (
+        op_seconds(attention, speeds_of(A100), replace(SETUP, framework=name)) for name in ("llm-foundry", "torchtitan")
+    )
+    assert old == pytest.approx(new / 0.55, rel=0.01)
+
+
+def test_a_message_that_stands_in_line_costs_all_of_its_time_beside_computing_too() -> None:
+    sum_of = Collective("all-reduce", 1e9, 8, 10.0, "forward", False, "tensor")
+    price = lambda *ops: step_time(
+        traced(*ops, collectives=(sum_of,)), A100, replace(SETUP, strategy="ddp", count=8, tensor_degree=8)
+    ).parts["communication"]
+    assert price(PRODUCT._replace(count=1000.0)) == pytest.approx(price())
