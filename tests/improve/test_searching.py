@@ -17,7 +17,7 @@ from genwright.improve.attempting import attempt
 from genwright.improve.budget import Meter, OutOfBudget, cost, seconds_left, spent_seconds
 from genwright.improve.climbing import climb_project
 from genwright.improve.halving import Round, halve, rounds, work
-from genwright.improve.prompts import instructed, instructions, prompts
+from genwright.improve.prompts import Prompt, instructed, instructions, prompts
 from genwright.improve.searching import candidates, lora_work, prompt_work, with_search
 from genwright.improve.workshop import Workshop
 from genwright.plan.estimate import Estimate, Range
@@ -159,6 +159,12 @@ def test_failing_rows_are_clustered_by_what_they_ask_and_changes_are_counted(tmp
     assert failures.clusters([]) == []
 
 
+def test_where_lower_is_better_the_worst_quarter_fails() -> None:
+    rows = [{"score": float(number)} for number in range(8)]
+    assert failures.failed(rows, higher_is_better=False) == [False] * 6 + [True] * 2
+    assert failures.failed(rows, higher_is_better=True) == [True] * 8
+
+
 def test_k_means_agrees_with_a_library_on_rows_that_lie_apart() -> None:
     cluster = pytest.importorskip("sklearn.cluster")
     vectors, _ = failures.vectors([f"{word} {word}s {n}" for word in ("apple", "bread", "cheese") for n in range(5)])
@@ -186,3 +192,16 @@ def test_a_search_is_priced_with_the_rung_it_belongs_to(shop: Callable[..., Work
         made.judged_on
     )
     assert all(made.longest_prompt(prompt.examples) < made.context for prompt in found)
+
+
+def test_prompts_that_do_not_fit_the_context_are_not_tried(
+    shop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = shop('adapt.ladder=["prompt-search"]')
+    at = lambda context: monkeypatch.setattr(Workshop, "context", context) or candidates(made, "prompt-search")
+    longest = made.longest_prompt(4)
+    found = at(longest + 5)
+    assert max(prompt.examples for prompt in found) == 4
+    assert not any(prompt.examples == 4 and prompt.instruction for prompt in found), "an instruction takes room too"
+    assert max(prompt.examples for prompt in at(longest + 4)) == 0
+    assert at(1) == [Prompt()], "the plain question is asked where nothing fits"
