@@ -37,6 +37,16 @@ HUB = {
 """By how a folder's name begins; else USUAL."""
 
 
+MODELS = {"gemma2-2b": "gemma-2-2b", "gemma2b": "gemma-2-2b"}
+"""Where the table of results names another model than the folder's file trains."""
+
+
+def hub_model(text: str) -> str:
+    """The model that a named configuration trains, where a table says another; else empty."""
+    found = re.search(r"config_hub/finetune/([^/ ]+)/", text)
+    return MODELS.get(found[1], "") if found else ""
+
+
 def config_hub(text: str, micro_batch: int, devices: int = 1) -> dict[str, Any]:
     """Fields of a Setup that the named configuration states, for a machine of `devices`; nothing where none is named.
 

@@ -69,6 +69,9 @@ class Profile:
     "fused": a piece at a time, none kept. "learned": only of positions with a label."""
     holds_logits: bool = False
     """The loop keeps logits, and their graph, until the next ones are made."""
+    compiled_logits: dict[str, str] = field(default_factory=dict)
+    """What torch.compile makes of `logits` where that is not `losses.COMPILED`: "fp32-fused" where layers and loss are compiled,
+    and what stands between them is not."""
     whole: dict[str, Any] = field(default_factory=dict)
     """Fields of this row that are otherwise where everything is trained: another of its scripts does it."""
     norm: str = "eager"
@@ -165,7 +168,7 @@ FRAMEWORKS: dict[str, Profile] = {
         precision="bf16-true",
         masters="none",
         logits="chunked",
-        norm="fused",
+        compiled_logits={"fp32": "fp32-fused"},
         rank=8,
         targets=("q", "v", "o"),
         optimizer="adamw-fused",

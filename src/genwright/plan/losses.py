@@ -30,7 +30,8 @@ def loss_of(
         return hidden_BTD.float().mean(), None
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     logits_of: LogitsOf = lambda hidden: torch.tanh(head(hidden) / cap) * cap if cap else head(hidden)
-    loss = LOSSES[COMPILED.get(profile.logits, profile.logits) if compiled else profile.logits]
+    fused = {**COMPILED, **profile.compiled_logits} if compiled else {}
+    loss = LOSSES[fused.get(profile.logits, profile.logits)]
     logits = loss.make(logits_of, hidden_BTD)
     made()
     return loss.take(logits, labels_BT, logits_of), logits
@@ -124,7 +125,7 @@ LOSSES = {
     "fp32": Loss(_whole_fp32, _cross_entropy), "fp32-shift": Loss(_whole_fp32, _shifted), "fp32-rows": Loss(_whole_fp32, _shifted_in_rows),
     "compute": Loss(_whole, _cross_entropy), "chunked": Loss(_chunks, _each), "chunked-fp32": Loss(_chunks_fp32, _in_rows),
     "fused": Loss(_none, _piecewise), "learned": Loss(_whole_fp32, _cross_entropy), "chunked-fused": Loss(_chunks, _each_fused),
-    "fused-softmax": Loss(_whole, _fused),
+    "fused-softmax": Loss(_whole, _fused), "fp32-fused": Loss(_whole_fp32, _fused),
 }  # fmt: skip
 COMPILED = {"chunked": "chunked-fused", **dict.fromkeys(("fp32", "fp32-shift", "compute", "learned"), "fused-softmax")}
 """What torch.compile makes of a loss: softmax and its logarithm in one kernel."""

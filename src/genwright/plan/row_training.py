@@ -14,7 +14,7 @@ from typing import Any
 from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import Placed, place
 from genwright.plan.architectures import POSITIONS, context_of
-from genwright.plan.config_hub import config_hub
+from genwright.plan.config_hub import config_hub, hub_model
 from genwright.plan.setup import Setup
 
 FRAMEWORKS = (
@@ -98,7 +98,8 @@ def training_row(row: Mapping[str, str]) -> TrainingRow:
         for name in ("parallel", "strategy_norm", "notes", "optimizer", "adapter_detail", "framework")
     ).casefold()
     framework = _framework(row, notes)
-    found = stated(row.get("model") or "", f"{row.get('adapter_detail') or ''} {row.get('notes') or ''}")
+    detail = row.get("adapter_detail") or ""
+    found = stated(hub_model(detail) or row.get("model") or "", f"{detail} {row.get('notes') or ''}")
     notes += [found.note] if found.note else []
     placed = _device(row, notes)
     values = _adaptation(row) | _devices(row, said, placed, framework, notes) | _choices(row, said)
