@@ -3,7 +3,7 @@
     python benchmarks/router.py --data FOLDER [--out benchmarks/results]
 
 `far`: the none-queries are of other data sets. `near`: of subjects and tasks of the same collections that are no expert here
-(leave-experts-out), where a sibling subject is often a fair choice. Three draws of experts each.
+(leave-experts-out), where a sibling subject is often a fair choice. Draws of experts by seed.
 """
 
 from __future__ import annotations
@@ -36,16 +36,13 @@ def main() -> None:
     embedder = packaged_embedder()
     sets = texts_by_set(arguments.data)
     own = [name for name in sets if name.startswith(("bbh:", "mmlu:")) or name == "banking"]
-    intents = [name for name in sets if name.startswith("intent:")]
-    far = [name for name in sets if name not in own and name not in intents]
-    profiles = {name: profile_of(sets[name][TESTED:], embedder, name=name) for name in own + intents}
+    far = [name for name in sets if name not in own and not name.startswith("intent:")]
+    profiles = {name: profile_of(sets[name][TESTED:], embedder, name=name) for name in own}
     results: dict[str, Any] = {"machine": machine(), "tested_each": TESTED, "most_tokens": embedder.most_tokens}
-    for kind, pool in (("mixed", own), ("intents", intents)):
-        for count in (10, 40):
-            draws = [_draw(embedder, sets, profiles, pool, far, count, seed) for seed in range(DRAWS)]
-            results[f"{kind}-{count}"] = draws
-            (arguments.out / "router.json").write_text(json.dumps(results, indent=1))
-            print(kind, count, json.dumps(draws), flush=True)
+    for count in (10, 40):
+        results[f"experts-{count}"] = [_draw(embedder, sets, profiles, own, far, count, seed) for seed in range(DRAWS)]
+        print(count, json.dumps(results[f"experts-{count}"]), flush=True)
+        (arguments.out / "router.json").write_text(json.dumps(results, indent=1))
 
 
 def _draw(

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-EACH = 150
+EACH = 120
 
 FIELDS = {
     "gsm8k/test.jsonl": "question", "wikisql/wikisql_10000.jsonl": "question", "nl2bash/pairs.jsonl": "instruction",
