@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from genwright.base.errors import BadRequest, ModelError
 from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
 from genwright.data.layouts import Feed, Setting, feed_of
@@ -214,17 +212,21 @@ def measured(
     kept = {name: witness.knows(rows) for name, rows in sets.items()}
     own = witness.knows(forget)
     attacks = {"extraction": witness.extracted(forget), "paraphrase": witness.paraphrased(forget)}
-    return {"forget": own | attacks, "kept": kept, "utility": utility(kept), "bits_per_token": witness.bits(texts) if texts else None}
+    return {
+        "forget": own | attacks,
+        "kept": kept,
+        "utility": utility(kept),
+        "bits_per_token": witness.bits(texts) if texts else None,
+    }
 
 
 def relearn(request: Request, built: Built, tokenizer: Any, forget: Sequence[Fact]) -> list[float]:
-    """Teach every other row to forget again; the mean probability of the others after each step. The weights are put back."""
+    """Teach every other row to forget again; the mean probability of the others after each step. It uses the model up."""
     taught, asked = list(forget[::2]), list(forget[1::2]) or list(forget)
     recipe = replace(
         recipe_of(request), objective=OBJECTIVES["instruction"](), steps=max(1, request.relearn_steps), schedule="constant",
         warmup_fraction=0.0, batch_size=len(taught),
     )  # fmt: skip
-    kept = {name: value.detach().clone() for name, value in built.parameters.items()}
     again = replace(
         built,
         optimizer=adamw(built.parameters, learning_rate=recipe.learning_rate, weight_decay=0.0),
@@ -235,9 +237,6 @@ def relearn(request: Request, built: Built, tokenizer: Any, forget: Sequence[Fac
     curve = [probability()]
     if request.relearn_steps:
         curve += [probability() for _ in train(again, recipe, plain(taught, recipe, tokenizer))]
-    with torch.no_grad():
-        for name, value in built.parameters.items():
-            value.copy_(kept[name])
     return curve
 
 
