@@ -205,3 +205,13 @@ def test_prompts_that_do_not_fit_the_context_are_not_tried(
     assert not any(prompt.examples == 4 and prompt.instruction for prompt in found), "an instruction takes room too"
     assert max(prompt.examples for prompt in at(longest + 4)) == 0
     assert at(1) == [Prompt()], "the plain question is asked where nothing fits"
+
+
+def test_the_largest_cluster_stands_first_and_its_middle_row_leads() -> None:
+    """Three equal questions lie nearest to the mean of all, so they are the first centre; five that share one word are more."""
+    rows = [{"prompt": "resize disk"}] * 3 + [
+        {"prompt": f"start {word}"} for word in ("alpha", "bravo", "start", "delta", "gamma")
+    ]
+    first, second = failures.clusters(rows)
+    assert (first["rows"], second["rows"]) == (5, 3)
+    assert first["examples"][0]["prompt"] == "start start" and first["words"][0] == "start"

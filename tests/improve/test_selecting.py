@@ -172,3 +172,15 @@ class Some:
     """As much of a spec as is priced."""
 
     hardware: Hardware
+
+
+def test_the_time_of_an_answer_is_that_of_the_better_way(
+    selected: Callable[..., dict[str, Any]], planned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(shop: Any, way: str, rows: Any, *, split: str) -> Any:
+        score, seconds = (100.0, 1.0) if way == "zero-shot" else (0.0, 9.0)
+        return SimpleNamespace(scores=[score] * len(rows), seconds=seconds * len(rows))
+
+    monkeypatch.setattr("genwright.improve.selecting.judge", judge)
+    decoder = selected()["table"][0]
+    assert decoder["measured"]["seconds_per_answer"] == 1.0 and decoder["zero-shot"]["value"] == 100.0
