@@ -354,7 +354,9 @@ def _sizes(
 ) -> dict[str, Any]:
     """Tokens of a row, rows of a microbatch, microbatches of a step."""
     tokens = int(number(row.get("seq_len")))
-    if not tokens and (match := re.search(r"seq_len as published: (\d+)|block (\d+)|max_length[= ](\d+)|seq_len (\d+)", said)):
+    if not tokens and (
+        match := re.search(r"seq_len as published: (\d+)|block (\d+)|max_length[= ](\d+)|seq_len (\d+)", said)
+    ):
         tokens = int(next(group for group in match.groups() if group))
     if not tokens:
         tokens = SEQUENCE_DEFAULT.get(framework, ELSEWHERE_TOKENS)
