@@ -86,10 +86,10 @@ def selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., d
 
 
 def test_an_encoder_and_a_decoder_stand_in_one_table(selected: Callable[..., dict[str, Any]]) -> None:
-    summary = selected("select.trial_rows=3")
+    summary = selected("select.trial_rows=2")
     decoder, encoder = summary["table"]
     assert (decoder["family"], encoder["family"]) == ("decoder", "encoder")
-    assert decoder["zero-shot"]["n"] == decoder["few-shot"]["n"] == encoder["few-shot"]["n"] == 3
+    assert decoder["zero-shot"]["n"] == decoder["few-shot"]["n"] == encoder["few-shot"]["n"] == 2
     assert encoder["zero-shot"] is None and "nearest class" in encoder["how"]
     for line in (decoder, encoder):
         assert line["planned"]["host_bytes"] > 0 and line["planned"]["joules_per_1000"] > 0
