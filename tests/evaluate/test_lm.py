@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ from genwright.catalogue.parts import SUITES
 from genwright.evaluate.forms import Form, Scored
 from genwright.evaluate.lm import language_model, run_tasks, write_task
 from genwright.evaluate.score import Scorer
-from genwright.evaluate.suites import Suite
+from genwright.evaluate.suites import Suite, evaluate, suite_of
 from genwright.models.attention import NAME
 from genwright.models.load import load_model, load_tokenizer
 
@@ -147,3 +149,56 @@ def test_a_task_that_is_not_there_is_named(ours: Scorer, tasks: Path) -> None:
 def test_a_form_without_a_task_of_lm_eval(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="no tasks of the form 'code'"):
         write_task(Suite("a", Form("code", {}, (), lambda *_: Scored([])), [], ""), tmp_path)
+
+
+class Judged:
+    """A target over the scorer."""
+
+    name = "ours"
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.likelihoods, self.rolling, self.continuations = scorer.likelihoods, scorer.rolling, scorer.continuations
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def as_suite(folder: Path, tasks: Path, task: str, **keys: str) -> Suite:
+    return suite_of({"name": "s", "form": "lm-eval", "file": str(tasks), "task": task, **keys}, folder, "here")
+
+
+def test_a_task_file_is_a_suite(ours: Scorer, tasks: Path, tmp_path: Path, theirs: dict[str, Any]) -> None:
+    for metric, own in (("", "acc"), ("acc_norm", "acc_norm")):
+        suite = as_suite(tmp_path, tasks, "own_choice", metric=metric)
+        found = evaluate([suite], [Judged(ours)], say=len)["suites"][0]
+        assert found["systems"]["ours"]["value"] == pytest.approx(100 * theirs["results"]["own_choice"][f"{own},none"])
+        assert found["rows"] == len(CHOICES) and not found["lower_is_better"]
+    found = evaluate([as_suite(tmp_path, tasks, "own_perplexity").first(2)], [Judged(ours)], say=len)["suites"][0]
+    nats = ours.rolling([row["text"] for row in TEXTS[:2]])
+    words = [len(re.split(r"\s+", row["text"])) for row in TEXTS[:2]]
+    assert found["systems"]["ours"]["value"] == pytest.approx(-sum(nats) / sum(words)) and found["lower_is_better"]
+    assert found["systems"]["ours"]["also"]["bits_per_byte"] > 0
+
+
+def test_of_several_filters_the_first_counts(ours: Scorer, tmp_path: Path) -> None:
+    write_task(Suite("own", SUITES["generation"], QUESTIONS, "", {"stops": (), "max_tokens": 3}), tmp_path)
+    task = json.loads((tmp_path / "own.yaml").read_text())
+    first = {"name": "same", "filter": [{"function": "take_first"}]}
+    second = {"name": "loud", "filter": [{"function": "uppercase"}, {"function": "take_first"}]}
+    said = ours.continuations([QUESTIONS[0]["prompt"]], [], 3)[0]
+    rows = [{**row, "reference": said} for row in QUESTIONS]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.yaml").write_text(json.dumps(task | {"filter_list": [first, second]}))
+    found = evaluate([as_suite(tmp_path, tmp_path, "")], [Judged(ours)], say=len)["suites"][0]["systems"]["ours"]
+    assert found["n"] == len(QUESTIONS) and found["scores"][0] == 100
+
+
+def test_task_suites_that_mean_nothing(ours: Scorer, tasks: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="does not have one task"):
+        as_suite(tmp_path, tasks, "")
+    with pytest.raises(BadRequest, match="There is no folder"):
+        as_suite(tmp_path, tmp_path / "none", "a")
+    with pytest.raises(BadRequest, match="has no task other"):
+        as_suite(tmp_path, tasks, "other")
+    with pytest.raises(BadRequest, match="own_choice does not measure f1"):
+        evaluate([as_suite(tmp_path, tasks, "own_choice", metric="f1")], [Judged(ours)], say=len)
