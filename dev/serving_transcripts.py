@@ -47,6 +47,7 @@ def shell(line: str, folder: Path, key: str) -> str:
     done = subprocess.run(
         line,
         shell=True,
+        check=False,
         cwd=folder,
         capture_output=True,
         text=True,
@@ -88,7 +89,6 @@ def main() -> None:
             ):
                 told = [("A key", made), *transcripts(project, port, key)]
                 told = [(title, text.replace(key, f"{key[:7]}...").replace(str(port), "8000")) for title, text in told]
-            down = ("", "")
         port = free_port()
         with process(
             [sys.executable, "-m", "genwright", "serve", "--project", str(project), "--port", str(port)], port, None
