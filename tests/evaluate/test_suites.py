@@ -65,7 +65,7 @@ def made(folder: Path, rows: list[Any], **keys: Any) -> Suite:
 
 
 def test_a_choice_is_made_by_likelihood_and_by_likelihood_of_a_character(tmp_path: Path) -> None:
-    target = Fixed("a", nats=(-5.0, -9.0))  # "four" -5/4 = -1.25, "twenty two" -9/10 = -0.9
+    target = Fixed("a", nats=(-5.0, -11.0))  # "four" -5/4 = -1.25, "twenty two" -11/10 = -1.1
     found = {
         metric: evaluate([made(tmp_path, [CHOICE], form="choice", metric=metric)], [target], say=len)["suites"][0]
         for metric in ("acc", "acc_norm")
@@ -131,6 +131,16 @@ def test_groups_are_resampled_whole(tmp_path: Path) -> None:
     assert grouped["minimum_detectable_difference"] == pytest.approx(
         2 * alone["minimum_detectable_difference"] * math.sqrt(2.5)
     )
+
+
+def test_groups_count_in_comparisons(tmp_path: Path) -> None:
+    rows = [{**WRITTEN, "kind": str(n // 10)} for n in range(40)]
+    two = [Fixed("a", [True] * 10 + [False] * 10), Fixed("b")]
+    alone, grouped = (
+        evaluate([made(tmp_path, rows, **keys)], two, say=len)["comparisons"][0] for keys in ({}, {"group": "kind"})
+    )
+    assert (alone["test"], alone["verdict"]) == ("mcnemar-exact", "better")
+    assert (grouped["test"], grouped["verdict"]) == ("sign-flip", "no difference shown")  # two groups of four changed
 
 
 def test_what_can_be_seen_is_said_before_anything_is_asked(tmp_path: Path) -> None:
