@@ -221,5 +221,5 @@ def server(echo: Echo, tmp_path: Path) -> Iterator[Serving]:
 
 @pytest.fixture
 def serve_with(tmp_path: Path) -> Callable[..., Any]:
-    """Use: `with serve_with(engine, router=...) as server`."""
+    """A server before these engines, with these parts, while the block runs."""
     return lambda *engines, **parts: serving(list(engines), tmp_path / "meter", **parts)

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from genwright.base.errors import GenwrightError, UnknownName
-from genwright.serve.contracts import EngineRefused, Expert, Request, Route
+from genwright.serve.answers import Answers, Thought
+from genwright.serve.contracts import Decision, EngineRefused, Expert, Profile, Request, Route
 from genwright.serve.experts import ExpertLibrary
 from genwright.serve.keys import Keys
 from genwright.serve.live import Holders, LiveLibrary, LiveRouter
 from genwright.serve.pool import Pool
+from genwright.serve.replies import Refusal
 
 
 class Shelf:
@@ -134,6 +136,9 @@ def test_an_expert_that_goes_while_a_request_is_thought_about(serve_with, echo) 
 
     with serve_with(echo, library_of=library, make_router=lambda: (Slow(), lambda experts: None)) as server:
         assert server.chat("law").headers["x-genwright-expert"] == "base"
+        named = Thought(Request("chat", "law"), Route("law", reason="named"), shelf.named["law"], Profile(), Decision())
+        with pytest.raises(Refusal, match="was removed"):
+            Answers(server.parts).begin(named, None)
 
 
 def test_only_who_may_changes_experts(serve_with, echo, tmp_path) -> None:
