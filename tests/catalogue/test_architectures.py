@@ -57,7 +57,7 @@ def test_names_as_papers_write_them(said: str, name: str) -> None:
 
 
 def test_an_unknown_model_has_its_nearest() -> None:
-    with pytest.raises(UnknownName, match="did you mean 'llama-3.1-8b'"):
+    with pytest.raises(UnknownName, match=r"did you mean 'llama-3\.1-8b'"):
         architecture("llama-3.1-8bb")
 
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from genwright.base.errors import DataError
+from genwright.plan import training
+from genwright.plan.estimate import Estimate, Range
 from genwright.plan.row_serving import serving_row
 from genwright.plan.row_training import training_row
 from genwright.plan.rows import predict, predict_all, predict_file
+from genwright.plan.setup import Setup
 
 ROW = {
     "id": "a-1", "framework": "litgpt", "model": "phi-1.5", "adaptation": "lora", "adapt_norm": "lora", "seq_len": "512", "micro_batch": "4",
@@ -112,7 +115,15 @@ def test_a_row_that_ran_beyond_a_configs_positions_is_planned_and_said() -> None
     assert asked.setup.model["max_seq_len"] == 8192 and asked.setup.framework == "llm-foundry"  # type: ignore[index]
     assert any("8192 tokens where the model's own config has 2048" in note for note in asked.notes)
     served = serving_row(
-        {"id": "s", "model": "llama-7b", "framework": "vllm", "device": "A100", "batch_size": "1", "input_tokens": "2048", "output_tokens": "2048"}
+        {
+            "id": "s",
+            "model": "llama-7b",
+            "framework": "vllm",
+            "device": "A100",
+            "batch_size": "1",
+            "input_tokens": "2048",
+            "output_tokens": "2048",
+        }
     )
     assert (served.setup.input_tokens, served.setup.output_tokens) == (2048, 2048)
 
@@ -123,3 +134,22 @@ def test_an_mpt_is_traced_as_the_gpt2_of_its_sizes() -> None:
     found = config_of("mpt-7b")
     assert (found["model_type"], found["n_embd"], found["n_layer"], found["n_inner"]) == ("gpt2", 4096, 32, 16384)
     assert config_of("llama-3.1-8b")["model_type"] == "llama"
+
+
+def test_a_step_of_one_microbatch_is_priced_as_one_and_ranges_stand_the_right_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def estimate(setup: Setup, *_: object, **__: object) -> Estimate:
+        seen.append(setup.accumulate)
+        sizes = dict.fromkeys(("active_peak_bytes", "reserved_peak_bytes", "device_peak_bytes"), Range(2.0, 1.0, 3.0))
+        facts = {"fits": True, "tokens_per_step": 2048, "model_flops": 1e12, "attention_flops": 0.0}
+        return Estimate({**sizes, "step_seconds": Range(2.0, 1.0, 4.0)}, facts=facts)
+
+    monkeypatch.setattr(training, "estimate_training", estimate)
+    micro, whole = predict([ROW, {**ROW, "step_unit": "optimizer step"}])
+    assert seen == [1, 8] and not micro["refused"]
+    names = ("step_s", "tokens_per_s_per_device", "mfu_pct", "peak_active_gib")
+    assert all(whole[f"{name}_low"] < whole[name] < whole[f"{name}_high"] for name in names)
+    assert whole["tokens_per_s_per_device"] == 1024

@@ -108,3 +108,9 @@ def test_data_that_are_there_are_not_needed_again() -> None:
     first = advise(1e22, have_tokens=1e9)["advice"][0]
     assert first["tokens_needed"] == pytest.approx(first["tokens"] - 1e9)
     assert advise(1e22, have_tokens=1e15)["advice"][0]["tokens_needed"] == 0
+
+
+def test_the_range_holds_ninety_of_a_hundred_laws() -> None:
+    low, high = advise(1e22)["advice"][0]["parameters_range"]
+    sizes = [BESIROGLU.drawn(seed).optimum(1e22)[0] for seed in range(400)]
+    assert sum(low <= size <= high for size in sizes) == pytest.approx(360, abs=2)

@@ -60,6 +60,8 @@ def test_each_group_goes_down_its_ladder_to_the_first_that_fits(priced: list[Set
     assert all(
         one["micro_batch"] * one["accumulate"] * one["count"] == 8 for one in found["fitting"] + found["failing"]
     )
+    groups = [(one["count"], one["strategy"]) for one in found["fitting"]]
+    assert len(groups) == len(set(groups)), "the fastest of each group, and no leaner one"
     assert len(priced) == len({setup.identity() for setup in priced}), "nothing is priced twice"
 
 
