@@ -103,16 +103,24 @@ def _converted(spec: Any, store: Store, handed: Artifact, model: Path, adapter: 
 
 
 def _examples(store: Store, handed: Artifact) -> Callable[[list[Message]], list[Message]] | None:
-    """As `genwright chat` does it: the same rows, found the same way."""
+    """The form in which the result was judged, as `improve.solution` puts it: its instruction, the same rows found the same way."""
     told = json.loads((handed / "prompt.json").read_text(encoding="utf-8"))
-    scoped = store.latest("scope")
-    if not told.get("examples") or scoped is None:
+    scoped, number = store.latest("scope"), told.get("examples", 0)
+    instruction, last = told.get("instruction", ""), told.get("nearest_last", True)
+    if scoped is None or not (number or instruction):
         return None
-    nearest = resolve("genwright.improve.examples:NearestExamples")(
-        resolve("genwright.data.files:load_rows")(scoped / "train.jsonl")
-    )
+    instructed = resolve("genwright.improve.prompts:instructed")
+    if not number:
+        return lambda messages: list(instructed(messages, instruction))
+    rows = resolve("genwright.data.files:load_rows")(scoped / "train.jsonl")
+    nearest = resolve("genwright.improve.examples:NearestExamples")(rows)
     before = resolve("genwright.improve.examples:few_shot_messages")
-    return lambda messages: list(before(messages, nearest.nearest(str(messages[-1]["content"]), told["examples"])))
+
+    def put(messages: list[Message]) -> list[Message]:
+        shown = nearest.nearest(str(messages[-1]["content"]), number)
+        return list(instructed(before(messages, shown if last else shown[::-1]), instruction))
+
+    return put
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
