@@ -19,6 +19,7 @@ from genwright.evaluate.lm import language_model, run_tasks, write_task
 from genwright.evaluate.score import Scorer
 from genwright.evaluate.suites import Suite, evaluate, suite_of
 from genwright.models.attention import NAME
+from genwright.models.generate import Sampling, generate
 from genwright.models.load import load_model, load_tokenizer
 
 pytest.importorskip("lm_eval")
@@ -132,6 +133,12 @@ def test_a_stop_ends_the_writing_at_once(ours: Scorer) -> None:
     stopped = ours._until(["x y", ""])
     encode = lambda text: ours.tokenizer.encode(text, add_special_tokens=False)
     assert stopped(encode("and then x y")) and not stopped(encode("and then x")) and not ours._until([])(encode("x y"))
+
+
+def test_writing_ends_when_it_is_said_so(ours: Scorer) -> None:
+    prompts, two = [ours.encode("the red house"), ours.encode("a")], lambda tokens: len(tokens) >= 2
+    found = generate(ours.model, ours.tokenizer, prompts, Sampling(max_new_tokens=6), ends=set(), until=two)
+    assert [len(one) for one in found] == [2, 2]
 
 
 def test_only_the_end_of_a_text_ends_a_text(ours: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
