@@ -34,9 +34,7 @@ def test_the_form_in_which_it_was_judged(tmp_path: Path, prompt: dict[str, Any])
     (tmp_path / "prompt.json").write_text(json.dumps({"rung": "prompt-search", **prompt}))
     store = SimpleNamespace(latest=lambda stage: tmp_path)
     judged = SimpleNamespace(
-        solution=Solution(
-            "prompt-search", "", "", prompt["examples"], Head(), prompt["instruction"], prompt["nearest_last"]
-        ),
+        solution=Solution("prompt-search", "", **prompt),
         nearest=NearestExamples(ROWS),
     )
     assert _examples(store, tmp_path)(ASKED) == Answering.with_examples(judged, ASKED)
