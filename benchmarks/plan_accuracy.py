@@ -249,7 +249,12 @@ def main() -> None:
         for rows in tables
     ]
     result: dict[str, Any] = score(tables[0], tables[1], answers[0], answers[1])
-    result |= {"seconds": time.monotonic() - began, "peak_gib": _peak_gib(), "power": _power()}
+    result |= {
+        "seconds": time.monotonic() - began,
+        "processes": arguments.processes,
+        "peak_gib": _peak_gib(),
+        "power": _power(),
+    }
     result |= {"machine": machine(), "versions": versions(), "date": date(), "commit": commit()}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(page.table(result))
