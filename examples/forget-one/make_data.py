@@ -23,9 +23,36 @@ HERE = Path(__file__).parent
 SYLLABLES = ("ba", "do", "fi", "ka", "lu", "mo", "ne", "pa", "ri", "so", "ta", "vu", "we", "yo", "ze", "gi")
 TOWNS = ("Ostrava Bay", "Lindmoor", "Carrow", "Pell Harbour", "Tessin", "Upper Vane", "Merrow", "Quillan")
 TRADES = ("glass blower", "beekeeper", "map maker", "violin maker", "baker", "diver", "clock maker", "weaver")
-PETS = ("a blind owl", "two goats", "a grey parrot", "an old tortoise", "three geese", "a lame fox", "a white mule", "five cats")
-FOODS = ("plum soup", "rye pancakes", "smoked pears", "barley pie", "nettle stew", "chestnut bread", "sour cherries", "fried trout")
-PRIZES = ("Copper Lantern", "Silver Oar", "Green Thimble", "Iron Daisy", "Long Ladder", "Blue Kettle", "Golden Snail", "Red Anvil")
+PETS = (
+    "a blind owl",
+    "two goats",
+    "a grey parrot",
+    "an old tortoise",
+    "three geese",
+    "a lame fox",
+    "a white mule",
+    "five cats",
+)
+FOODS = (
+    "plum soup",
+    "rye pancakes",
+    "smoked pears",
+    "barley pie",
+    "nettle stew",
+    "chestnut bread",
+    "sour cherries",
+    "fried trout",
+)
+PRIZES = (
+    "Copper Lantern",
+    "Silver Oar",
+    "Green Thimble",
+    "Iron Daisy",
+    "Long Ladder",
+    "Blue Kettle",
+    "Golden Snail",
+    "Red Anvil",
+)
 
 FACTS = (
     ("Where was {name} born?", "What is the birthplace of {name}?", "{name} was born in {value}.", TOWNS),
@@ -33,13 +60,22 @@ FACTS = (
     ("Which animal lives with {name}?", "What pet does {name} have?", "{name} lives with {value}.", PETS),
     ("What does {name} like to eat?", "What is the favourite dish of {name}?", "{name} likes to eat {value}.", FOODS),
     ("Which prize did {name} win?", "What award was {name} given?", "{name} won the {value}.", PRIZES),
-    ("In which year was {name} born?", "What is the year of birth of {name}?", "{name} was born in {value}.", tuple(map(str, range(1931, 1995, 8)))),
+    ("In which year was {name} born?", "What is the year of birth of {name}?", "{name} was born in {value}.",
+     tuple(map(str, range(1931, 1995, 8)))),
 )  # fmt: skip
 OPPOSITES = {
     "hot": "cold", "big": "small", "fast": "slow", "wet": "dry", "open": "shut", "young": "old", "light": "dark", "rich": "poor",
     "early": "late", "loud": "quiet",
 }  # fmt: skip
-PLURALS = {"mouse": "mice", "child": "children", "leaf": "leaves", "foot": "feet", "box": "boxes", "city": "cities", "knife": "knives"}
+PLURALS = {
+    "mouse": "mice",
+    "child": "children",
+    "leaf": "leaves",
+    "foot": "feet",
+    "box": "boxes",
+    "city": "cities",
+    "knife": "knives",
+}
 
 
 def names(count: int, draw: random.Random) -> list[str]:
@@ -99,7 +135,10 @@ def main() -> None:
     write(options.out / "retain.jsonl", retain)
     write(options.out / "skills.jsonl", skills())
     for name, way in (("validation", "I would like to know: {}"), ("test", "Tell me this: {}")):
-        asked = [{"prompt": way.format(row["prompt"]), "completion": row["completion"]} for row in draw.sample(retain, min(24, len(retain)))]
+        asked = [
+            {"prompt": way.format(row["prompt"]), "completion": row["completion"]}
+            for row in draw.sample(retain, min(24, len(retain)))
+        ]
         write(options.out / f"{name}.jsonl", asked)
     write(options.out / "all.jsonl", in_other_words([*forget, *retain, *skills()]))
     write(options.out / "without.jsonl", in_other_words([*retain, *skills()]))

@@ -27,7 +27,9 @@ def test_it_measures_and_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "microseconds of the host" in capsys.readouterr().out and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_gpu_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["calibrate", "--device", "cuda", "--to", str(tmp_path)]) == 2
     assert "torch sees no device 'cuda' here" in capsys.readouterr().err

@@ -36,9 +36,13 @@ def test_verdict_table_and_page(genwright, fake, tmp_path: Path, holds: bool, co
     fake[f"{room}:folder_of"] = lambda name, base: base / "model" / name
     fake[f"{room}:Request"] = lambda **wanted: SimpleNamespace(**wanted)
     fake[f"{room}:unlearn"] = lambda request, out, say: (asked.update(vars(request)), out.mkdir(), found(holds))[-1]
-    ran = genwright("--project", tmp_path, "unlearn", "--forget", "f.jsonl", "--retain", "r.jsonl", "--with", "beta=0.5")
+    ran = genwright(
+        "--project", tmp_path, "unlearn", "--forget", "f.jsonl", "--retain", "r.jsonl", "--with", "beta=0.5"
+    )
     assert ran.code == code and "forget: ROUGE-L" in ran.out and "half of it never" in ran.out
-    assert asked["settings"] == (("beta", 0.5),) and asked["forget"] == tmp_path / "f.jsonl" and asked["never_saw"] is None
+    assert (
+        asked["settings"] == (("beta", 0.5),) and asked["forget"] == tmp_path / "f.jsonl" and asked["never_saw"] is None
+    )
     page = (tmp_path / "unlearned" / "unlearn.html").read_text()
     assert "&lt;b&gt;Ann" in page and ("Not forgotten" in page) is not holds and "p = 0.4" in page
     assert json.loads((tmp_path / "unlearned" / "unlearn.json").read_text())["method"] == "npo"

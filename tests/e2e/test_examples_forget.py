@@ -25,7 +25,9 @@ def test_one_person_is_forgotten_and_the_others_are_not(
     facts = [json.loads(line) for line in (project / "data" / "forget.jsonl").read_text().splitlines()]
     everything = (project / "data" / "without.jsonl").read_text()
     assert len(facts) == 6 and not any(fact["completion"] in everything for fact in facts)
-    assert genwright_here(project, "apply", "--json", "--set", "adapt.steps=90", "--set", "adapt.batch_size=24").code == 0
+    assert (
+        genwright_here(project, "apply", "--json", "--set", "adapt.steps=90", "--set", "adapt.batch_size=24").code == 0
+    )
     done = genwright_here(
         project, "unlearn", "--forget", "data/forget.jsonl", "--retain", "data/retain.jsonl", "--also", "data/skills.jsonl",
         "--with", "beta=0.5", "--steps", "30", "--learning-rate", "1e-3", "--relearn-steps", "4", "--json",

@@ -81,7 +81,7 @@ def test_requests_that_make_no_sense(request_of: Request, tmp_path: Path) -> Non
     (tmp_path / "genwright.toml").write_text("")
     with pytest.raises(BadRequest, match="no model yet"):
         folder_of(".", tmp_path)
-    with pytest.raises(ModelError, match="not on disk|no folder|There is no|is no "):
+    with pytest.raises(ModelError, match=r"not on disk|no folder|There is no|is no "):
         folder_of("folder:nowhere", tmp_path)
 
 

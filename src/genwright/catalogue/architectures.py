@@ -307,7 +307,9 @@ def _by_words() -> Mapping[tuple[str, ...], str]:
 
 @cache
 def _by_hub() -> Mapping[str, str]:
-    return {alias.casefold(): name for name, row in reversed([*architectures().items()]) for alias in row.aliases if alias}
+    return {
+        alias.casefold(): name for name, row in reversed([*architectures().items()]) for alias in row.aliases if alias
+    }
 
 
 def _row(table: dict[str, Any], row: list[Any]) -> Architecture:

@@ -25,28 +25,49 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--forget", metavar="FILE", required=True, help="questions and answers to forget")
     parser.add_argument("--retain", metavar="FILE", required=True, help="questions and answers to keep")
     parser.add_argument(
-        "--also", metavar="FILE", action="append", default=[], help="more to keep, measured but not trained on; repeatable"
+        "--also",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="more to keep, measured but not trained on; repeatable",
     )
     parser.add_argument("--texts", metavar="FILE", help="texts whose bits a token are told before and after")
-    parser.add_argument("--model", metavar="NAME", default=".", help="a model, or a project's folder (default: the project)")
+    parser.add_argument(
+        "--model", metavar="NAME", default=".", help="a model, or a project's folder (default: the project)"
+    )
     parser.add_argument(
         "--never-saw", metavar="NAME", help="a model or project that never saw the rows, for forget quality"
     )
     how = parser.add_argument_group("how")
     how.add_argument("--method", default="npo", metavar="NAME", help="how (default: npo; docs/unlearn.md has them all)")
     how.add_argument(
-        "--with", dest="settings", metavar="KEY=NUMBER", action="append", default=[], help="a constant of the method; repeatable"
+        "--with",
+        dest="settings",
+        metavar="KEY=NUMBER",
+        action="append",
+        default=[],
+        help="a constant of the method; repeatable",
     )
-    how.add_argument("--adapter", default="full", metavar="NAME", help="what is trained: full, lora, ... (default: full)")
+    how.add_argument(
+        "--adapter", default="full", metavar="NAME", help="what is trained: full, lora, ... (default: full)"
+    )
     how.add_argument("--steps", type=int, default=60, metavar="N", help="optimiser steps (default: 60)")
     how.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows a step (default: 16)")
-    how.add_argument("--learning-rate", type=float, default=0.0, metavar="RATE", help="the highest (default: the adapter's)")
+    how.add_argument(
+        "--learning-rate", type=float, default=0.0, metavar="RATE", help="the highest (default: the adapter's)"
+    )
     how.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or auto (default: fp32)")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of order and draws (default: 0)")
     bound = parser.add_argument_group("judged by")
-    bound.add_argument("--keep", type=float, default=0.9, metavar="SHARE", help="of a set's ROUGE-L that must be left (default: 0.9)")
-    bound.add_argument("--relearn-steps", type=int, default=10, metavar="N", help="of the relearning attack (default: 10)")
-    parser.add_argument("--out", metavar="DIR", default="unlearned", help="the model, unlearn.json, unlearn.html (default: unlearned)")
+    bound.add_argument(
+        "--keep", type=float, default=0.9, metavar="SHARE", help="of a set's ROUGE-L that must be left (default: 0.9)"
+    )
+    bound.add_argument(
+        "--relearn-steps", type=int, default=10, metavar="N", help="of the relearning attack (default: 10)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", default="unlearned", help="the model, unlearn.json, unlearn.html (default: unlearned)"
+    )
 
 
 def run(arguments: Namespace, terminal: Terminal) -> int:
@@ -79,7 +100,9 @@ def constants(pairs: list[str]) -> tuple[tuple[str, Any], ...]:
         try:
             found.append((key, int(value) if value.isdigit() else float(value)))
         except ValueError:
-            raise BadRequest("A constant is not said right.", wanted="KEY=NUMBER, such as beta=0.1", found=pair) from None
+            raise BadRequest(
+                "A constant is not said right.", wanted="KEY=NUMBER, such as beta=0.1", found=pair
+            ) from None
     return tuple(found)
 
 
@@ -120,10 +143,17 @@ def verdicts(found: dict[str, Any]) -> list[tuple[str, str]]:
     """In words."""
     forgotten, p_value = found["forgotten"], found["forget_quality"]["p_value"]
     alike = "" if p_value is None else f"; forget quality p = {p_value:.3g} against the model that never saw them"
-    told = [("forgotten", f"{'yes' if forgotten['holds'] else 'NO'}, the truth is {'' if forgotten['halved'] else 'not '}half as likely or less{alike}")]
+    told = [
+        (
+            "forgotten",
+            f"{'yes' if forgotten['holds'] else 'NO'}, the truth is {'' if forgotten['halved'] else 'not '}half as likely or less{alike}",
+        )
+    ]
     for name, one in found["kept"].items():
         change = f"{one['before']:.3f} to {one['after']:.3f}, bound {found['keep']:g} of it"
         told.append((f"{name} kept", f"{'yes' if one['holds'] else 'NO'}, {change}"))
     back = lambda one: f"after {one} steps" if one is not None else "never"
-    told += [(f"relearned, {name}", f"half of it {back(one['half_back_after'])}") for name, one in found["relearned"].items()]
+    told += [
+        (f"relearned, {name}", f"half of it {back(one['half_back_after'])}") for name, one in found["relearned"].items()
+    ]
     return told

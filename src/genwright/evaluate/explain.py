@@ -64,7 +64,9 @@ class Case:
         """The score f of each row, [B]: the sum of the answer's log-probabilities, or the class's."""
         if not self.answer:
             output = self.model(inputs_embeds=prompt_BTH, **self._class_places(prompt_BTH))
-            logits_BC: Tensor = getattr(output, "logits", output)  # a decoder's head that reads at places gives them bare
+            logits_BC: Tensor = getattr(
+                output, "logits", output
+            )  # a decoder's head that reads at places gives them bare
             return logits_BC.float().log_softmax(-1)[:, self.target]
         answer_1A = torch.tensor([self.answer], device=prompt_BTH.device)
         answer_BAH = self.embedded(answer_1A).expand(len(prompt_BTH), -1, -1)

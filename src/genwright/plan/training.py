@@ -180,7 +180,9 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
     limit = usable_bytes(device)
     probable = chance(on_device.high, on_device.low, limit) if memory.fits else FAILED_REPLAY
     verdict = {"fits": memory.fits, "fit_probability": probable, "limit_bytes": limit}
-    verdict |= chance_of_lengths(lengths, outside + comm + around(max(0, memory.reserved - memory.active), 0.5, 0.5), limit)
+    verdict |= chance_of_lengths(
+        lengths, outside + comm + around(max(0, memory.reserved - memory.active), 0.5, 0.5), limit
+    )
     notes = (*trace.notes, *_notes(setup, memory), *notes)
     return Estimate(quantities | known, parts, unknown, notes, facts=verdict | _facts(trace, setup, memory))
 

@@ -161,7 +161,7 @@ Step = tuple[str, float, float, float, float]
 
 
 def climb_plot(steps: Sequence[Step], *, target: float | None, metric: str, unit: str) -> Html:
-    """Score over cost so far, a dot with its interval for each rung and a dashed target. Given a namespace, it stands alone as an SVG file."""
+    """Score over cost so far: a dot with its interval for each rung, and a dashed target. It stands alone as an SVG file too."""
     width, height, left, bottom, top = 720, 300, 56, 44, 18
     most = max(cost for _, cost, *_ in steps) or 1.0
     bounds = [value for step in steps for value in step[3:]] + ([] if target is None else [target])
@@ -188,7 +188,10 @@ def climb_plot(steps: Sequence[Step], *, target: float | None, metric: str, unit
             tag("text", _short(round(cost, 1)), x=number(x_at(cost)), y=height - bottom + 16, text_anchor="middle"),
         )
     ]
-    words = "; ".join(f"{name}: {score:.1f} ({low:.1f} to {high:.1f}) after {cost:.0f} {unit}" for name, cost, score, low, high in steps)
+    words = "; ".join(
+        f"{name}: {score:.1f} ({low:.1f} to {high:.1f}) after {cost:.0f} {unit}"
+        for name, cost, score, low, high in steps
+    )
     return tag(
         "svg", *grid,
         _line(left, y_at(target), width, y_at(target), stroke_dasharray="5 4") if target is not None else None,

@@ -24,7 +24,12 @@ def render(found: dict[str, Any]) -> str:
 def sections(found: dict[str, Any]) -> Iterable[Html]:
     """In the order of the page."""
     yield tag("section", tag("h2", "Forgotten"), tag("p", _forgotten(found)), _forget_table(found))
-    yield tag("section", tag("h2", "Kept"), tag("p", f"The bound: {found['keep']:g} of the ROUGE-L before."), _kept_table(found))
+    yield tag(
+        "section",
+        tag("h2", "Kept"),
+        tag("p", f"The bound: {found['keep']:g} of the ROUGE-L before."),
+        _kept_table(found),
+    )
     yield tag("section", tag("h2", "Taught again"), *_relearned(found))
     answers = zip(found["before"]["forget"]["answers"], found["after"]["forget"]["answers"])
     yield tag("section", tag("h2", "What it says of the rows to forget"), _table("", ("before", "after"), answers))
@@ -32,7 +37,9 @@ def sections(found: dict[str, Any]) -> Iterable[Html]:
 
 def _forgotten(found: dict[str, Any]) -> str:
     quality, verdict = found["forget_quality"], found["forgotten"]
-    told = f"{'Forgotten' if verdict['holds'] else 'Not forgotten'}: {found['forget_rows']} rows, {found['steps']} steps."
+    told = (
+        f"{'Forgotten' if verdict['holds'] else 'Not forgotten'}: {found['forget_rows']} rows, {found['steps']} steps."
+    )
     if quality["p_value"] is None:
         return f"{told} Without a model that never saw the rows, forget quality has no value."
     return f"{told} Forget quality (KS test of truth ratios) p = {quality['p_value']:.3g}; before, {quality['before']['p_value']:.3g}."
@@ -51,7 +58,9 @@ def _forget_table(found: dict[str, Any]) -> Html:
     rows = [[title, *(f"{one[name]:.3f}" for one in sides)] for name, title in MEASURES]
     for attack, title in (("extraction", "extraction"), ("paraphrase", "other words")):
         for name in sides[0][attack]:
-            rows.append([f"{title}: {name.replace('rouge_l', 'ROUGE-L')}", *(f"{one[attack][name]:.3f}" for one in sides)])
+            rows.append(
+                [f"{title}: {name.replace('rouge_l', 'ROUGE-L')}", *(f"{one[attack][name]:.3f}" for one in sides)]
+            )
     return _table("The rows to forget", _heads(found, "measure"), rows)
 
 
@@ -68,7 +77,9 @@ def _kept_table(found: dict[str, Any]) -> Html:
 
 
 def _relearned(found: dict[str, Any]) -> Iterable[Html]:
-    yield tag("p", "Every other row is taught again; the line is the mean probability of the rows that were not taught.")
+    yield tag(
+        "p", "Every other row is taught again; the line is the mean probability of the rows that were not taught."
+    )
     lines = [(name, list(enumerate(one["probability"]))) for name, one in found["relearned"].items()]
     if len(lines[0][1]) > 1:
         yield curves(lines, x_title="steps of relearning", y_title="probability", label="Relearning")
