@@ -86,6 +86,7 @@ def test_rows_are_short_distinct_and_named_after_their_field() -> None:
     assert found == chosen("az", given, 9)[:5]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("field", FIELDS)
 def test_every_field_has_enough_rows(field: str) -> None:
     module = runpy.run_path(str(EXAMPLE / "make_data.py"))

