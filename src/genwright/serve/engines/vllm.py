@@ -8,23 +8,26 @@ adapter is said before. The program is found by `GENWRIGHT_VLLM` (the path of it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-import secrets
 import shutil
-import socket
+import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 from genwright.base.errors import ModelError
 from genwright.base.files import folder_being_written
 from genwright.serve.contracts import EngineDown, EngineMetrics, Expert, Kind
 from genwright.serve.engines import watched
 from genwright.serve.engines.child import Child
-from genwright.serve.engines.http import HttpEngine, refused
+from genwright.serve.engines.http import LONGEST_LINE, HttpEngine, refused
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank may be."""
@@ -116,7 +119,9 @@ class VllmSettings:
 
 
 class Vllm(HttpEngine):
-    """The engine. Its port is on the loopback and asks for a key that only we know: whoever gets in can load any path."""
+    """The engine. Whoever reaches it can load any path, and its key guards only /v1: so ours listens on a socket in a folder that
+    only this user opens, and on no port.
+    """
 
     name = "vllm"
 
@@ -128,16 +133,14 @@ class Vllm(HttpEngine):
         self._lives: dict[str, int] = {}
         self._changes = asyncio.Lock()
         self._base = ""
-        if self.ours:
-            self._key = secrets.token_hex(16)
-            self.headers["Authorization"] = f"Bearer {self._key}"
+        self._room: Path | None = None
 
     @property
     def alive(self) -> bool:
         """Whether our process runs; another's is not ours to judge."""
         return not self.ours or (self._child is not None and self._child.alive)
 
-    def command(self, port: int) -> list[str]:
+    def command(self, listens: Path) -> list[str]:
         """What is run. `max_loras` is 1 unless said, so that experts would wait for each other."""
         settings = self.settings
         lora = [
@@ -145,8 +148,8 @@ class Vllm(HttpEngine):
             "--max-lora-rank", str(rank_of(settings.adapters)),
         ]  # fmt: skip
         return [
-            *(settings.program or program_of(_must_be_found())), str(settings.model), "--host", "127.0.0.1",
-            "--port", str(port), "--served-model-name", self.model, "--max-model-len", str(settings.context),
+            *(settings.program or program_of(_must_be_found())), str(settings.model),
+            "--uds", str(listens), "--served-model-name", self.model, "--max-model-len", str(settings.context),
             "--enable-prefix-caching", "--enable-prompt-tokens-details", *lora, *settings.options,
         ]  # fmt: skip
 
@@ -164,6 +167,7 @@ class Vllm(HttpEngine):
         await super().stop()
         if self._child is not None:
             await self._child.stop()
+        await self._clear()
 
     async def load_adapter(self, name: str, path: Path, version: str) -> None:
         """From a folder of this version's own, under a name of its own. Errors: ModelError, EngineRefused, EngineDown."""
@@ -205,6 +209,23 @@ class Vllm(HttpEngine):
             told["stream_options"]["continuous_usage_stats"] = True
         return told
 
+    async def _clear(self) -> None:
+        """What an engine that ended left: processes of its group, connections to its socket, and the socket."""
+        process = self._child.process if self._child is not None else None
+        if process is not None and process.returncode is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        await super().stop()
+        if self._room is not None:
+            shutil.rmtree(self._room, ignore_errors=True)
+            self._room = None
+
+    def _connections(self) -> aiohttp.ClientSession:
+        if self._session is None and self._room is not None:
+            socket = aiohttp.UnixConnector(path=str(self._room / "socket"), limit=0, keepalive_timeout=30)
+            self._session = aiohttp.ClientSession(connector=socket, read_bufsize=LONGEST_LINE)
+        return super()._connections()
+
     def _check(self, adapter: Path) -> None:
         """Errors: ModelError for what this engine would refuse, and for another base's: of equal shapes vLLM takes it."""
         lint(adapter, rank_of(self.settings.adapters) if self.ours else RANKS[-1])
@@ -224,15 +245,13 @@ class Vllm(HttpEngine):
             await answer.read()
 
     async def _run(self) -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port = int(found.getsockname()[1])
-        self.address = f"http://127.0.0.1:{port}"
+        await self._clear()
+        self._room = Path(tempfile.mkdtemp(prefix="genwright-"))
+        self.address = "http://vllm"
         flags = {
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONPATH": "",
-            "VLLM_API_KEY": self._key,
         }  # fmt: skip
-        command = [sys.executable, "-I", str(watched.__file__), *self.command(port)]
+        command = [sys.executable, "-I", str(watched.__file__), *self.command(self._room / "socket")]
         self._child = Child(command, self.settings.work / "vllm.log", flags, talks=False)
         await self._child.spawn()
         until = asyncio.get_running_loop().time() + START_SECONDS
