@@ -143,6 +143,7 @@ def test_the_engine_ends_when_we_are_killed(tmp_path) -> None:
     reader, writer = os.pipe()
     mine = os.fork()
     if mine == 0:
+
         async def run() -> None:
             engine = engine_of(tmp_path)
             await engine.start()
@@ -163,3 +164,64 @@ def running(pid: int) -> bool:
         return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
+
+
+@pytest.mark.proof
+@pytest.mark.skipif(not found_vllm(), reason="no vLLM: set GENWRIGHT_VLLM")
+def test_the_real_one(tmp_path, monkeypatch) -> None:
+    from tests.e2e import tiny
+    from tests.serve.test_llamacpp import adapter as lora
+    from tests.serve.test_llamacpp import trained
+
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setattr(
+        tiny, "SIZES", {**tiny.SIZES, "hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    )
+    tiny.write_model(tmp_path / "model", "decoder", seed=3)
+    made = {name: lora(tmp_path / "model", tmp_path / name, seed) for seed, name in enumerate("ab", 1)}
+    prompt = "the red house number 3 stands"
+    options = ("--enforce-eager", "--dtype", "float32", "--block-size", "32")
+    engine = Vllm("m", VllmSettings(tmp_path / "model", tmp_path / "work", tuple(made.values()), 128, options=options))
+
+    async def tokens(name: str = "") -> list[int]:
+        expert = Expert(name, made[name], "1") if name else None
+        told = await said(engine, expert, prompt=prompt, max_tokens=10, ignore_eos=True, return_token_ids=True)
+        return told["choices"][0]["token_ids"]
+
+    async def streamed() -> list:
+        body = {"prompt": prompt, "max_tokens": 100, "temperature": 0, "ignore_eos": True, "stream": True}
+        return [chunk async for chunk in engine.generate("completion", body, Expert("a", made["a"], "1"))]
+
+    async def run() -> None:
+        await engine.start()
+        try:
+            await engine.load_adapter("a", made["a"], "1")
+            stream = asyncio.create_task(streamed())
+            await engine.load_adapter("b", made["b"], "1")
+            assert not stream.done() or len(stream.result()) > 50
+            assert (await stream)[-1].usage.generated == 100
+            for name in ("", "a", "b"):
+                assert await tokens(name) == trained(tmp_path, name), name
+            long = "the red house number 3 stands near the green river " * 4
+            first, again = [(await said(engine, prompt=long))["usage"] for _ in range(2)]
+            assert (
+                first["prompt_tokens_details"]["cached_tokens"] == 0 < again["prompt_tokens_details"]["cached_tokens"]
+            )
+            assert again["prompt_tokens_details"]["cached_tokens"] <= again["prompt_tokens"]
+            of_b = await said(engine, Expert("b", made["b"], "1"), prompt=long)
+            assert of_b["usage"]["prompt_tokens_details"]["cached_tokens"] == 0, (
+                "blocks of the base are not an expert's"
+            )
+            told = await engine._gauges()
+            assert told["vllm:num_requests_running"] == 0 and told["vllm:prompt_tokens_cached_total"] > 0
+            await engine.unload("b", "1")
+            with pytest.raises(EngineDown):
+                await tokens("b")
+            os.kill(engine._child.process.pid, signal.SIGKILL)
+            await engine._child.process.wait()
+            await engine.start()
+            assert await tokens("a") == trained(tmp_path, "a")
+        finally:
+            await engine.stop()
+
+    asyncio.run(run())

@@ -258,7 +258,7 @@ class Vllm(HttpEngine):
         while not await self.ready():
             if not self._child.alive or asyncio.get_running_loop().time() > until:
                 words = self._child.last_words()
-                await self._child.stop()
+                await self.stop()
                 raise EngineDown(f"vLLM did not start: {words}")
             await asyncio.sleep(0.1)
 
