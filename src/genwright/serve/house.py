@@ -22,7 +22,7 @@ from genwright.serve.embed import Embedder, packaged_embedder
 from genwright.serve.energy import Elsewhere, Estimated, PowerMeter, Split, meter_of_this_machine
 from genwright.serve.engines.http import HttpEngine
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
-from genwright.serve.engines.vllm import Vllm, VllmSettings
+from genwright.serve.engines.vllm import Vllm, VllmSettings, found_vllm
 from genwright.serve.expert_profile import read_profile
 from genwright.serve.experts import ExpertLibrary
 from genwright.serve.gateway import Gateway, application
@@ -90,7 +90,7 @@ def chosen_engine(
     if spec.serve.url:
         return "remote"
     gpu = has_gpu() if has_gpu is not None else shutil.which("nvidia-smi") is not None
-    vllm = has_vllm() if has_vllm is not None else shutil.which("vllm") is not None
+    vllm = has_vllm() if has_vllm is not None else bool(found_vllm())
     return "vllm" if gpu and vllm and spec.integrate.engine != "llamacpp" else "llamacpp"
 
 
