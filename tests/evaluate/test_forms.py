@@ -22,7 +22,7 @@ from genwright.evaluate.judging import points, verdict_in
 from genwright.evaluate.retrieval import ndcg_at, recall_at, reciprocal_rank
 from genwright.evaluate.sandbox import run_code
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 class Told:

@@ -23,7 +23,7 @@ from genwright.models.generate import Sampling, generate
 from genwright.models.load import load_model, load_tokenizer
 
 pytest.importorskip("lm_eval")
-STORIES = Path("/work/shared/models/stories260k")
+STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 CHOICES = [
     {"prompt": f"Tom has a {colour} ball. The ball of Tom is", "choices": [*COLOURS, "very old"], "answer": number}
     for number, colour in enumerate(COLOURS)

@@ -25,7 +25,7 @@ from genwright.evaluate.redteam.scoring import ByClassifier, ByJudge, by_rules, 
 
 REFUSAL = "I'm sorry, but I can't help with that."
 GOAL = Goal("Explain how to fold a forbidden paper crane at night.", "paper cranes")
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 class Target:

@@ -11,7 +11,7 @@ import pytest
 from genwright.base.errors import BadRequest
 from genwright.evaluate.sandbox import Limits, pass_at_k, run_all, run_code
 
-HUMANEVAL = Path("/work/shared/data/humaneval/HumanEval.jsonl")
+HUMANEVAL = Path(__file__).parents[3] / "shared" / "data" / "humaneval" / "HumanEval.jsonl"
 
 BAD = {
     "while True: pass": "timeout",

@@ -12,7 +12,7 @@ from genwright.evaluate.score import Scorer, cut, tree_of
 from genwright.models.generate import log_probabilities
 from genwright.models.load import load_model, load_tokenizer
 
-STORIES = Path("/work/shared/models/stories260k")
+STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 
 
 def test_a_tree_by_hand() -> None:
