@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "guard"))
 from train import messages
 
 from data import Frames, conversations
+from genwright.data.personal import personal
 from genwright.serve.contracts import Request, text_of
 from genwright.serve.embed import packaged_embedder
 from genwright.serve.guard import ConversationGuard, read_head
-from genwright.serve.personal import personal_data
 from machine import machine
 from routing_sets import lines, texts_by_set
 
@@ -164,15 +164,15 @@ def _talk_stopped(guard: ConversationGuard, turns: list[str]) -> bool:
 def _personal(data: Path) -> dict[str, float]:
     """Share of labelled pieces that are covered, per kind that patterns can know."""
     kinds = {
-        "EMAIL_ADDRESS": "email", "CREDIT_CARD": "card", "IBAN_CODE": "iban", "US_SSN": "social-security",
+        "EMAIL_ADDRESS": "email", "CREDIT_CARD": "credit-card", "IBAN_CODE": "iban", "US_SSN": "ssn",
         "PHONE_NUMBER": "phone", "IP_ADDRESS": "ip",
     }  # fmt: skip
     hit: dict[str, list[bool]] = {}
     for row in json.loads((data / "pii_synth" / "synth_dataset_v2.json").read_text()):
-        found = personal_data(row["full_text"])
+        found = personal(row["full_text"])
         for span in row["spans"]:
             if span["entity_type"] in kinds:
-                covered = any(one.begin < span["end_position"] and one.end > span["start_position"] for one in found)
+                covered = any(one.start < span["end_position"] and one.end > span["start_position"] for one in found)
                 hit.setdefault(kinds[span["entity_type"]], []).append(covered)
     return {f"{name} ({len(values)})": sum(values) / len(values) for name, values in sorted(hit.items())}
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from genwright.base.errors import DiskFull
+from genwright.base.errors import DataError, DiskFull
 from genwright.base.files import (
     disk_full_is_an_error,
     files_below,
     folder_being_written,
     free_bytes,
+    json_lines,
     sha256_of_bytes,
     sha256_of_file,
     sha256_of_json,
@@ -89,7 +90,7 @@ def test_other_errors_pass(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from genwright.base.errors import DiskFull
+from genwright.base.errors import DataError, DiskFull
 from genwright.base.files import folder_being_written, write_atomic
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 base = Path(sys.argv[1])
@@ -116,3 +117,16 @@ def test_a_file_that_does_not_fit_leaves_the_old_one_and_nothing_half_written(tm
 
 def test_free_space_is_known_for_a_path_that_is_not_there_yet(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "a" / "b" / "c") > 0
+
+
+def test_json_lines_end_at_newlines_only(tmp_path: Path) -> None:
+    """JSON leaves U+2028 as it is; str.splitlines() would cut a row there. A mark of byte order is no text."""
+    (tmp_path / "rows.jsonl").write_text('\ufeff{"a": "one\u2028two"}\n\n{"a": 2}\r\n', encoding="utf-8")
+    assert json_lines(tmp_path / "rows.jsonl") == [{"a": "one\u2028two"}, {"a": 2}]
+
+
+@pytest.mark.parametrize("line", ["{", "[" * 100_000, '{"a": 1} x'])
+def test_a_line_that_is_no_json_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(f'{{"a": 1}}\n{line}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl:2"):
+        json_lines(tmp_path / "rows.jsonl")

@@ -28,6 +28,7 @@ def kinds(text: str) -> list[str]:
 
 def test_checksums_of_the_standards() -> None:
     assert luhn("79927398713") and not luhn("79927398710")  # the example of ISO/IEC 7812
+    assert luhn("378282246310005") and not luhn("4111111111111112")  # American Express's test card; Visa's, one off
     assert iban("GB82 WEST 1234 5698 7654 32") and not iban("GB82 WEST 1234 5698 7654 33")  # the registry's example
 
 

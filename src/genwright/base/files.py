@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genwright.base.errors import DiskFull
+from genwright.base.errors import DataError, DiskFull
 from genwright.base.units import Bytes
 
 
@@ -31,6 +31,24 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(value: Any) -> str:
     """Hex digest of a JSON value, independent of key order and spacing."""
     return sha256_of_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def json_lines(path: Path) -> list[Any]:
+    """What each line says that is not blank. Errors: DataError naming file and line."""
+    lines = path.read_text(encoding="utf-8-sig").split(
+        "\n"
+    )  # splitlines() cuts at U+2028 too, which JSON leaves as it is
+    return [_json_line(line, f"{path.name}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _json_line(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        why = getattr(error, "msg", "nested too deep")
+        raise DataError(
+            f"{place}: this is not JSON: {why}.", wanted="one JSON object a line", found=line[:60]
+        ) from None
 
 
 def files_below(folder: Path) -> list[Path]:

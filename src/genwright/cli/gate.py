@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest, Corrupt
-from genwright.base.files import sha256_of_json, write_atomic
+from genwright.base.files import json_lines, sha256_of_json, write_atomic
 from genwright.catalogue.parts import METRICS
 from genwright.cli.rooms import call, override_options, project
 from genwright.cli.terminal import Terminal
@@ -121,8 +121,7 @@ def seconds_per_token(session: Any, prompts: list[Any]) -> float | None:
 def test_scores(evaluated: Any) -> dict[str, Any]:
     """The chosen rung's score of each test row, as the stage wrote them."""
     summary = evaluated.summary()
-    lines = (evaluated / f"predictions-{summary['chosen']}.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = json_lines(evaluated / f"predictions-{summary['chosen']}.jsonl")
     lower = not METRICS[summary["metric"]].higher_is_better
     named = [sha256_of_json([row.get("prompt"), row.get("reference")])[:12] for row in rows]
     return {"test rows": {"scores": [row["score"] for row in rows], "rows": named, "lower_is_better": lower}}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from genwright.base.files import json_lines
 from genwright.data.formats import Row, from_json, to_json
 
 
@@ -16,5 +17,4 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def load_rows(path: Path) -> list[Row]:
     """What `write_rows` wrote."""
-    # Not splitlines(): JSON leaves U+2028 and its like unescaped, and they end no line here.
-    return [from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [from_json(value) for value in json_lines(path)]

@@ -5,13 +5,13 @@ A form is one row of `catalogue.parts.SUITES`. It asks a `Target`, which stands 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from genwright.base.errors import BadRequest, DataError
+from genwright.base.files import json_lines
 
 Message = dict[str, Any]
 Row = Mapping[str, Any]
@@ -86,21 +86,14 @@ class Form:
     """Whether scores lie between 0 and 100, so that what so many rows can show is known before they are asked."""
 
 
-def json_lines(path: Path) -> list[Row]:
+def suite_rows(path: Path) -> list[Row]:
     """A JSON object a line. Errors: DataError with file and line, or for a file without rows."""
     if not path.is_file():
         raise DataError(f"There is no file {path}.", wanted="a suite's rows, one JSON object a line")
-    rows: list[Row] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="strict").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path.name}:{number}: this is not JSON: {error.msg}.", found=line[:60]) from None
+    rows = json_lines(path)
+    for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise DataError(f"{path.name}:{number}: this is no JSON object.", wanted="{...}", found=line[:60])
-        rows.append(row)
+            raise DataError(f"{path.name}, row {number}: this is no JSON object.", wanted="{...}", found=str(row)[:60])
     if not rows:
         raise DataError(f"{path} is empty: it has no rows.", wanted="at least one row")
     return rows

@@ -16,7 +16,7 @@ from typing import Any
 from genwright.base.errors import BadRequest, DataError, GenwrightError
 from genwright.base.registry import nearest
 from genwright.catalogue.parts import METRICS, SUITES
-from genwright.evaluate.forms import Form, Options, Row, Scored, Target, checked, json_lines, options_of
+from genwright.evaluate.forms import Form, Options, Row, Scored, Target, checked, options_of, suite_rows
 from genwright.evaluate.statistics import bootstrap, holm, minimum_detectable_difference, paired
 
 KEYS = ("name", "form", "file", "metric", "group", "seeds")
@@ -77,7 +77,7 @@ def suite_of(given: Mapping[str, Any], base: Path, where: str, seeds: int = 1) -
     form: Form = SUITES[given["form"]]
     own = options_of(form, {key: value for key, value in given.items() if key not in KEYS}, where)
     metric = metric_of(form, given.get("metric", ""), where)
-    rows = form.read(base / given["file"], own) if form.read else json_lines(base / given["file"])
+    rows = form.read(base / given["file"], own) if form.read else suite_rows(base / given["file"])
     checked(rows, form, given["file"])
     repeats = given.get("seeds", seeds if own.get("temperature") else 1)
     if repeats < 1 or (repeats > 1 and not own.get("temperature")):

@@ -9,7 +9,6 @@ Legend: N rows, K clusters, W terms.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from genwright.base.files import json_lines
 from genwright.improve.examples import terms
 
 EXAMPLES_SHOWN = 3
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 def error_analysis(rungs: Sequence[tuple[str, Path]], higher_is_better: bool = True) -> dict[str, Any]:
     """{"clusters": failing validation rows of the last rung, "changes": what each rung fixed and broke against the one before}."""
-    read = [(name, _rows(path)) for name, path in rungs]
+    read = [(name, json_lines(path)) for name, path in rungs]
     if not read:
         return {"clusters": [], "changes": []}
     failing = [failed(rows, higher_is_better) for _, rows in read]
@@ -44,10 +44,6 @@ def error_analysis(rungs: Sequence[tuple[str, Path]], higher_is_better: bool = T
         "clusters": clusters(last),
         "changes": changes,
     }
-
-
-def _rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 def failed(rows: Sequence[Row], higher_is_better: bool) -> list[bool]:

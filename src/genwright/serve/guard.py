@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from genwright.base.errors import ModelError
+from genwright.data.personal import masked, personal
 from genwright.serve.clusters import unit
 from genwright.serve.contracts import Decision, Message, Request, text_of
 from genwright.serve.embed import Embedder
-from genwright.serve.personal import personal_data, redacted
 from genwright.serve.policy import GuardModel, Policy
 from genwright.serve.risk import WINDOW, Conversation, digest, features, probability, refuses
 from genwright.serve.words import hashed
@@ -180,14 +180,14 @@ class ConversationGuard:
 
     def _redacting(self, text: str, where: Literal["input", "output"]) -> Decision:
         rule = self.policy.rule("personal-data", where)
-        found = personal_data(text) if rule is not None else []
+        found = personal(text) if rule is not None else []
         if rule is None or not found:
             return Decision()
         return Decision(
             rule.action,
             "personal-data",
             1.0,
-            redacted(text, found) if rule.action == "redact" else self.policy.safe_reply,
+            masked(text) if rule.action == "redact" else self.policy.safe_reply,
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.events import Event, read_events
+from genwright.base.files import json_lines
 from genwright.base.units import Bytes, Flops, Joules, Money, Quantity, Seconds
 from genwright.project.store import Store
 
@@ -117,7 +118,8 @@ class Results:
     def predictions(self, rung: str) -> list[dict[str, Any]]:
         """Test rows of a rung: {prompt, reference, prediction, score}."""
         folder = self.folders.get("evaluate")
-        return _json_lines(folder / f"predictions-{rung}.jsonl") if folder else []
+        path = folder / f"predictions-{rung}.jsonl" if folder else None
+        return json_lines(path) if path and path.exists() else []
 
 
 def shortened(why: str, reasons: int = 3) -> str:
@@ -155,10 +157,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also cut at U+2028, which a row may hold
-    return [json.loads(line) for line in lines if line.strip()]

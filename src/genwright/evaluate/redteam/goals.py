@@ -7,13 +7,13 @@ measurement worth publishing brings its own goals (`--goals`), such as HarmBench
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import DataError
+from genwright.base.files import json_lines
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return [dict(row) for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))]
     if path.suffix not in (".jsonl", ".json"):
         return [{"text": line.strip()} for line in text.splitlines() if line.strip()]
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(
-                    f"{path.name}:{number} is not JSON.", found=str(error), do="one object a line"
-                ) from None
-            rows.append(row if isinstance(row, dict) else {"text": str(row)})
-    return rows
+    return [row if isinstance(row, dict) else {"text": str(row)} for row in json_lines(path)]
 
 
 NAMES = ("text", "prompt", "goal", "Goal", "behavior", "Behavior", "question", "forbidden_prompt", "instruction")
