@@ -52,7 +52,7 @@ CALIBRATE = """
 import sys
 sys.path.insert(0, {src!r})
 from pathlib import Path
-from genwright.plan.measure import measure
+from genwright.plan.priced.measure import measure
 measure("cuda", folder=Path({folder!r}), seconds={seconds})
 """
 
@@ -69,10 +69,10 @@ def predicted(asked: dict[str, Any], device: str, calibrations: Path) -> dict[st
     """What the plan says, in base units."""
     from genwright.catalogue.device_names import Placed, place
     from genwright.catalogue.devices import devices
-    from genwright.plan.calibration import calibration_of
-    from genwright.plan.energy import step_watts
-    from genwright.plan.setup import Setup
-    from genwright.plan.step_time import step_time
+    from genwright.plan.priced.calibration import calibration_of
+    from genwright.plan.priced.energy import step_watts
+    from genwright.plan.priced.step_time import step_time
+    from genwright.plan.traced.setup import Setup
     from genwright.plan.training import estimate_training, trace_training
 
     setup = Setup(

@@ -23,7 +23,7 @@ from typing import Any
 import plan_accuracy_page as page
 from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import place
-from genwright.plan.rows import predict_all, read_rows
+from genwright.plan.published.rows import predict_all, read_rows
 from machine import commit, date, machine, versions
 
 GIB = 2**30

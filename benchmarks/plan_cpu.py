@@ -29,12 +29,12 @@ from genwright.engine.build import build
 from genwright.engine.loop import microbatches_of_step
 from genwright.engine.recipe import Recipe
 from genwright.objectives.language import Causal
-from genwright.plan.calibrate import calibrate
-from genwright.plan.measure import measure
-from genwright.plan.roofline import price
-from genwright.plan.setup import Setup
-from genwright.plan.step_time import step_time
-from genwright.plan.trace import build_fake, trace_step
+from genwright.plan.here.calibrate import calibrate
+from genwright.plan.here.trace import build_fake, trace_step
+from genwright.plan.priced.measure import measure
+from genwright.plan.priced.roofline import price
+from genwright.plan.priced.step_time import step_time
+from genwright.plan.traced.setup import Setup
 from genwright.plan.training import trace_training
 from gpu_train import random_model, step_of, timed
 from machine import commit, date, machine, versions

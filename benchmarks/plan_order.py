@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from genwright.plan.rows import predict, read_rows
+from genwright.plan.published.rows import predict, read_rows
 from machine import commit, date, machine, versions
 from plan_accuracy import SKIPPED, time_error
 

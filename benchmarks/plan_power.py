@@ -15,8 +15,8 @@ import re
 import statistics
 from pathlib import Path
 
-from genwright.plan.energy import phase_watts
-from genwright.plan.row_serving import serving_row
+from genwright.plan.priced.energy import phase_watts
+from genwright.plan.published.row_serving import serving_row
 from genwright.plan.serving import decode_seconds, prefill_seconds, server
 from machine import commit, date, machine, versions
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.catalogue.device_names import place
-from genwright.plan.energy import footprint
+from genwright.plan.priced.energy import footprint
 from genwright.plan.whole_run import whole_run
 from machine import commit, date, machine, versions
 

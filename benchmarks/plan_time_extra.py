@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from genwright.plan.rows import predict
+from genwright.plan.published.rows import predict
 from machine import commit, date, machine, versions
 
 ROWS = Path(__file__).parent / "plan_time_extra.csv"

@@ -68,7 +68,7 @@ def run_one(name: str, task: dict[str, Any]) -> dict[str, Any]:
     from genwright.engine.recipe import Recipe
     from genwright.models.load import load_model, load_tokenizer
     from genwright.objectives.language import Instruction
-    from genwright.plan.verify import release_freed_memory
+    from genwright.plan.here.verify import release_freed_memory
 
     way, folder = WAYS[name], Path(task["model"])
     tokenizer = load_tokenizer(folder)

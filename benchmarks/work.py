@@ -43,7 +43,7 @@ from genwright.objectives.policy import GRPO
 from genwright.objectives.preference import DPO
 from genwright.parallel.norm import global_norm
 from genwright.plan import floor
-from genwright.plan.tracker import Tracker
+from genwright.plan.here.tracker import Tracker
 
 RESULT = Path(__file__).parent / "results" / "work.json"
 VOCABULARY = 1024

@@ -25,7 +25,7 @@ from genwright.improve.planning import plan_rung
 from genwright.improve.workshop import Workshop
 from genwright.models.load import load_config, load_tokenizer
 from genwright.models.sources import cache_folder, cached, locate
-from genwright.plan.rungs import Asking, Machine, plan_training
+from genwright.plan.here.rungs import Asking, Machine, plan_training
 from genwright.precision.policy import resolve
 from genwright.project.apply import Context, decide_project
 

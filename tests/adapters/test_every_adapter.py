@@ -36,7 +36,7 @@ from genwright.models.surgery import layers_of
 from genwright.objectives.loss import Loss, Term
 from genwright.parallel.norm import global_norm
 from genwright.parallel.recompute import recompute_
-from genwright.plan.trace import fake_weights_can_be_cast
+from genwright.plan.here.trace import fake_weights_can_be_cast
 from genwright.precision.quantize import QuantizedLinear
 
 SMALL: dict[str, dict[str, Any]] = {

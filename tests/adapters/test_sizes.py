@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 from genwright.adapters.base import trainable
 from genwright.catalogue.parts import ADAPTERS
 from genwright.models.load import build_model
-from genwright.plan.trace import fake_weights_can_be_cast
+from genwright.plan.here.trace import fake_weights_can_be_cast
 
 L, D, F, KV, V = 30, 576, 1536, 192, 49152
 """Layers, width, inner width, keys of a layer, vocabulary."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genwright.cli import main
-from genwright.plan import measure
+from genwright.plan.priced import measure
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from genwright.catalogue.devices import devices
-from genwright.plan.rows import COLUMNS
+from genwright.plan.published.rows import COLUMNS
 
 TINY = {
     "model_type": "llama", "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3,

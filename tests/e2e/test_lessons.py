@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.tiny import write_project
 
 from genwright.models.cards import read_card
-from genwright.plan.roofline import Rates
+from genwright.plan.priced.roofline import Rates
 
 SHORT = (
     "adapt.steps=1",
@@ -28,7 +28,7 @@ def handed(
 ) -> Callable[..., tuple[dict[str, Any], Path]]:
     """(integrate's summary, its folder) of a tiny project of one rung."""
     monkeypatch.setattr(
-        "genwright.plan.rungs.calibrate", lambda *_, **__: Rates(bytes_per_second=1e9, flops_per_second=1e9)
+        "genwright.plan.here.rungs.calibrate", lambda *_, **__: Rates(bytes_per_second=1e9, flops_per_second=1e9)
     )
 
     for room in ("plan.verify", "improve.training"):

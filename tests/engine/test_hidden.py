@@ -16,7 +16,7 @@ from genwright.engine.hidden import COLUMN, keeps_hidden
 from genwright.engine.loop import mean_loss, microbatches_of_step, train
 from genwright.engine.step import train_step
 from genwright.parallel.norm import global_norm
-from genwright.plan.tracker import Tracker
+from genwright.plan.here.tracker import Tracker
 
 
 def weights(built: Any) -> list[torch.Tensor]:

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 from benchmarks import work  # noqa: E402
 from genwright.plan import floor  # noqa: E402
-from genwright.plan.trace import fake_weights_can_be_cast  # noqa: E402
-from genwright.plan.tracker import Tracker  # noqa: E402
+from genwright.plan.here.trace import fake_weights_can_be_cast  # noqa: E402
+from genwright.plan.here.tracker import Tracker  # noqa: E402
 
 CASES = {case.name: case for case in work.cases()}
 ABOVE = {"grpo, lora", "ragged, padded", "long"}

@@ -20,7 +20,7 @@ from genwright.improve.training import Job, train_to_end
 from genwright.improve.workshop import Workshop
 from genwright.parallel.mesh import SINGLE
 from genwright.plan.estimate import Estimate, Range
-from genwright.plan.roofline import Rates
+from genwright.plan.priced.roofline import Rates
 from genwright.project.spec import override, read_spec
 
 SET: dict[str, tuple[str, ...]] = {
@@ -98,10 +98,10 @@ def trained(spec: Any, method: str, folder: Path, stop: Any = lambda: False) -> 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> Any:
     """One thread for tiny tensors; time priced by a roofline, for measuring operations is tested with the plan; and no collecting of garbage before each measurement of memory, which none is here for."""
-    monkeypatch.setattr("genwright.plan.verify.release_freed_memory", lambda: None)
+    monkeypatch.setattr("genwright.plan.here.verify.release_freed_memory", lambda: None)
     monkeypatch.setattr("genwright.improve.training.release_freed_memory", lambda: None)
     monkeypatch.setattr(
-        "genwright.plan.rungs.calibrate", lambda *_, **__: Rates(bytes_per_second=1e9, flops_per_second=1e9)
+        "genwright.plan.here.rungs.calibrate", lambda *_, **__: Rates(bytes_per_second=1e9, flops_per_second=1e9)
     )
     before = torch.get_num_threads()
     torch.set_num_threads(1)

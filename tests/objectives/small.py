@@ -18,7 +18,7 @@ from transformers import AutoConfig
 from genwright.data.collate import Batch, Item, collate_items
 from genwright.models.attention import NAME
 from genwright.models.families import HEADS, Head
-from genwright.plan.trace import fake_weights_can_be_cast
+from genwright.plan.here.trace import fake_weights_can_be_cast
 
 VOCABULARY = 40
 LAYERS = {

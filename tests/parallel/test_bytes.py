@@ -16,7 +16,7 @@ from genwright.engine.step import train_step
 from genwright.parallel.mesh import fake_ranks, placement
 from genwright.parallel.norm import global_norm
 from genwright.parallel.shard import local_bytes
-from genwright.plan.trace import fake_weights_can_be_cast
+from genwright.plan.here.trace import fake_weights_can_be_cast
 
 WIDE = dict(
     vocab_size=2048,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genwright.plan.allocator import Allocator, NoRoom, live_peak, rounded, segment_size
-from genwright.plan.record import Allocation
+from genwright.plan.priced.allocator import Allocator, NoRoom, live_peak, rounded, segment_size
+from genwright.plan.traced.record import Allocation
 
 MIB = 2**20
 

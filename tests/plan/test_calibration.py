@@ -8,10 +8,10 @@ import pytest
 
 from genwright.base.errors import BadRequest
 from genwright.catalogue.devices import device
-from genwright.plan.calibration import Calibration, calibration_of, interpolated, keep, kept
-from genwright.plan.record import Op
-from genwright.plan.setup import Setup
-from genwright.plan.step_time import op_seconds
+from genwright.plan.priced.calibration import Calibration, calibration_of, interpolated, keep, kept
+from genwright.plan.priced.step_time import op_seconds
+from genwright.plan.traced.record import Op
+from genwright.plan.traced.setup import Setup
 
 MADE = Calibration(
     {"device": "NVIDIA A100-SXM4-80GB", "driver": "1", "torch": "2"},
@@ -55,7 +55,7 @@ def test_measured_products_are_priced_as_measured_and_others_between() -> None:
 
 def test_this_machine_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few small shapes: times are positive, larger streams take longer, the file is where it is said to be."""
-    from genwright.plan import measure
+    from genwright.plan.priced import measure
 
     monkeypatch.setattr(measure, "SHAPES_CPU", [(32, 64, 64), (64, 128, 64)])
     monkeypatch.setattr(measure, "STREAMS_CPU", (2**10, 2**20))
@@ -69,7 +69,7 @@ def test_this_machine_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    from genwright.plan.measure import measure
+    from genwright.plan.priced.measure import measure
 
     with pytest.raises(BadRequest, match=r"torch sees no device 'tpu' here[\s\S]*genwright calibrate --device cpu"):
         measure("tpu", folder=tmp_path)

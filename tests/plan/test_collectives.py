@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genwright.catalogue.device_names import place
-from genwright.plan.collectives import (
+from genwright.plan.priced.collectives import (
     START_SECONDS,
     Fabric,
     Ring,
@@ -16,7 +16,7 @@ from genwright.plan.collectives import (
     ring_of,
     seconds,
 )
-from genwright.plan.record import Collective
+from genwright.plan.traced.record import Collective
 
 FLAT = {n: Ring(1e9, 0.0, n, 1) for n in (2, 4, 8)}
 

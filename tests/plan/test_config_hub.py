@@ -1,4 +1,4 @@
-from genwright.plan.config_hub import EVERYTHING, config_hub
+from genwright.plan.published.config_hub import EVERYTHING, config_hub
 
 
 def test_a_named_configuration_states_what_its_file_does():

@@ -9,7 +9,7 @@ import pytest
 
 from genwright.catalogue.device_names import place
 from genwright.catalogue.devices import devices
-from genwright.plan.energy import footprint, phase_watts, serving_joules, utilisation, watts
+from genwright.plan.priced.energy import footprint, phase_watts, serving_joules, utilisation, watts
 from genwright.plan.serving import ServingSetup, decode_seconds, prefill_seconds, server
 from genwright.plan.whole_run import PFS_DAY, flops_of, whole_run
 

@@ -3,7 +3,7 @@
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from genwright.plan.low_rank import FusedQKV, LowRank, Part, Scaled
+from genwright.plan.traced.low_rank import FusedQKV, LowRank, Part, Scaled
 
 
 def kept_bytes(module: torch.nn.Module, x: torch.Tensor) -> int:

@@ -13,7 +13,7 @@ from genwright.base.errors import OutOfMemory
 from genwright.engine.recipe import Recipe
 from genwright.objectives.contrast import Contrastive
 from genwright.objectives.language import Instruction
-from genwright.plan.memory import memory_is_an_error, remedies
+from genwright.plan.here.memory import memory_is_an_error, remedies
 
 GIB = 2**30
 

@@ -7,15 +7,15 @@ from transformers import AutoConfig
 
 from genwright.catalogue.devices import device
 from genwright.models.load import build_model
-from genwright.plan.allocator import live_peak
 from genwright.plan.architectures import config_of
-from genwright.plan.compose import compose
 from genwright.plan.estimate import Range
-from genwright.plan.frameworks import filled
-from genwright.plan.phases import chance, chance_of_lengths
-from genwright.plan.setup import Setup
-from genwright.plan.trace_setup import trace_pieces
-from genwright.plan.tracker import Tracker
+from genwright.plan.here.tracker import Tracker
+from genwright.plan.priced.allocator import live_peak
+from genwright.plan.priced.phases import chance, chance_of_lengths
+from genwright.plan.published.frameworks import filled
+from genwright.plan.traced.compose import compose
+from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.trace_setup import trace_pieces
 from genwright.plan.training import estimate_training, trace_training
 
 LLAMA = {

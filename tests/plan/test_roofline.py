@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from genwright.plan.cadence import interval_seconds
-from genwright.plan.calibrate import calibrate
 from genwright.plan.estimate import Range, around, bill
-from genwright.plan.roofline import Rates, price
-from genwright.plan.tracker import Tracker
-from genwright.plan.verify import measuring
+from genwright.plan.here.calibrate import calibrate
+from genwright.plan.here.tracker import Tracker
+from genwright.plan.here.verify import measuring
+from genwright.plan.priced.roofline import Rates, price
 
 
 def event(signature: str, flops: int, traffic: int) -> SimpleNamespace:

@@ -10,10 +10,10 @@ import pytest
 from genwright.base.errors import DataError
 from genwright.plan import training
 from genwright.plan.estimate import Estimate, Range
-from genwright.plan.row_serving import serving_row
-from genwright.plan.row_training import training_row
-from genwright.plan.rows import predict, predict_all, predict_file
-from genwright.plan.setup import Setup
+from genwright.plan.published.row_serving import serving_row
+from genwright.plan.published.row_training import training_row
+from genwright.plan.published.rows import predict, predict_all, predict_file
+from genwright.plan.traced.setup import Setup
 
 ROW = {
     "id": "a-1", "framework": "litgpt", "model": "phi-1.5", "adaptation": "lora", "adapt_norm": "lora", "seq_len": "512", "micro_batch": "4",

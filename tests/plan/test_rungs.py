@@ -19,9 +19,9 @@ from genwright.engine.step import train_step
 from genwright.objectives.language import Instruction
 from genwright.parallel.norm import global_norm
 from genwright.plan.estimate import QUANTITIES
-from genwright.plan.rungs import Asking, Machine, plan_prompting, plan_training, steps_to_trace
-from genwright.plan.trace import build_fake, trace_generation, trace_step
-from genwright.plan.tracker import Tracker
+from genwright.plan.here.rungs import Asking, Machine, plan_prompting, plan_training, steps_to_trace
+from genwright.plan.here.trace import build_fake, trace_generation, trace_step
+from genwright.plan.here.tracker import Tracker
 
 CONFIG = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
                      num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True)  # fmt: skip

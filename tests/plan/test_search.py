@@ -10,7 +10,7 @@ from genwright.base.errors import BadRequest
 from genwright.plan import search as searching
 from genwright.plan.estimate import Estimate, Range
 from genwright.plan.search import CHANGES, Job, Recipe, broken_by, budget_of, pareto, search
-from genwright.plan.setup import Setup
+from genwright.plan.traced.setup import Setup
 
 GIB = 2**30
 JOB = Job("mine", {"model_type": "llama"}, rows=8, steps=3600, wanted={"adapter": "full", "seq_len": 512})

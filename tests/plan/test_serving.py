@@ -10,7 +10,7 @@ from genwright.base.errors import ModelError, RecipeError, UnknownName
 from genwright.catalogue.models import config_dict, models
 from genwright.plan.dims import dims_of
 from genwright.plan.formats import FORMATS, format_of, kv_bits
-from genwright.plan.frameworks_serving import SERVING, serving_of
+from genwright.plan.published.frameworks_serving import SERVING, serving_of
 from genwright.plan.serving import (
     GIB,
     ServingSetup,
@@ -239,7 +239,7 @@ def test_repeated_keys_are_written_and_read_for_each_head_of_a_group() -> None:
 
 
 def test_gptq_under_transformers_is_autogptqs_and_litgpts_head_is_packed() -> None:
-    from genwright.plan.frameworks_serving import SERVING
+    from genwright.plan.published.frameworks_serving import SERVING
     from genwright.plan.serving import server, weights_bytes
 
     asked = ServingSetup(model=LLAMA_LIKE, framework="transformers", precision="gptq")

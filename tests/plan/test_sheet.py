@@ -13,7 +13,7 @@ from genwright.catalogue.devices import devices
 from genwright.plan import search as searching
 from genwright.plan import sheet as page
 from genwright.plan.estimate import Estimate, Range
-from genwright.plan.setup import Setup
+from genwright.plan.traced.setup import Setup
 
 GIB = 2**30
 
@@ -101,7 +101,7 @@ def test_rows_that_do_not_divide_have_the_nearest_that_do(asked: Any, rows: int,
 def test_a_calibration_of_this_device_is_used_and_another_s_refused(
     asked: list[tuple[Setup, Any]], tmp_path: Path
 ) -> None:
-    from genwright.plan.calibration import Calibration, keep
+    from genwright.plan.priced.calibration import Calibration, keep
 
     mine = keep(
         Calibration({"device": "NVIDIA H100 80GB HBM3", "torch": "2"}, products=(("bf16", 8, 8, 8, 1e-6),)), tmp_path

@@ -7,7 +7,7 @@ import pytest
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import place
 from genwright.catalogue.devices import devices
-from genwright.plan.speeds import FILL_SECONDS, Speeds, speeds_of, sustained
+from genwright.plan.priced.speeds import FILL_SECONDS, Speeds, speeds_of, sustained
 
 TEN = Speeds("ten", {"bf16": 1e13}, 1e12, 1e15, multiprocessors=10, clock=1e9, flash=0.7, kernel=0.0)
 

@@ -8,11 +8,11 @@ import pytest
 
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import place
-from genwright.plan.record import Collective, Op, Trace
-from genwright.plan.roofline import basis, seconds
-from genwright.plan.setup import Setup
-from genwright.plan.speeds import STEADY, speeds_of
-from genwright.plan.step_time import HOOK_SECONDS, STEP_SECONDS, op_seconds, step_time
+from genwright.plan.priced.roofline import basis, seconds
+from genwright.plan.priced.speeds import STEADY, speeds_of
+from genwright.plan.priced.step_time import HOOK_SECONDS, STEP_SECONDS, op_seconds, step_time
+from genwright.plan.traced.record import Collective, Op, Trace
+from genwright.plan.traced.setup import Setup
 
 SETUP = Setup(model="made up", precision="bf16", recompute="none")
 A100 = place("A100 80GB")

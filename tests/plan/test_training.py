@@ -12,16 +12,16 @@ from transformers import AutoConfig
 from genwright.base.errors import ModelError, RecipeError, UnknownName
 from genwright.catalogue.devices import device
 from genwright.models.load import build_model
-from genwright.plan.allocator import Allocator, live_peak
 from genwright.plan.architectures import config_of
-from genwright.plan.compose import compose
 from genwright.plan.estimate import Range
-from genwright.plan.frameworks import FRAMEWORKS, filled, profile_of
-from genwright.plan.pieces import Pieces
-from genwright.plan.record import Trace
-from genwright.plan.setup import Setup
-from genwright.plan.trace_setup import trace_pieces
-from genwright.plan.tracker import Tracker
+from genwright.plan.here.tracker import Tracker
+from genwright.plan.priced.allocator import Allocator, live_peak
+from genwright.plan.published.frameworks import FRAMEWORKS, filled, profile_of
+from genwright.plan.traced.compose import compose
+from genwright.plan.traced.pieces import Pieces
+from genwright.plan.traced.record import Trace
+from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.trace_setup import trace_pieces
 from genwright.plan.training import estimate_training, memory_of, trace_training
 
 LLAMA = {
@@ -190,7 +190,7 @@ def test_three_memories_each_with_its_range_and_parts(tmp_path):
 def test_a_known_trace_is_priced_for_another_device_and_count_without_torch(tmp_path):
     estimate_training(setup(strategy="zero3", count=2), device("a100-80gb"), cache=tmp_path)
     code = (
-        "import sys, pathlib; from genwright.plan.training import estimate_training; from genwright.plan.setup import Setup;"
+        "import sys, pathlib; from genwright.plan.training import estimate_training; from genwright.plan.traced.setup import Setup;"
         "from genwright.catalogue.devices import device;"
         f"s = Setup(model={LLAMA!r}, framework='transformers', precision='fp32', seq_len=64, micro_batch=2, strategy='zero3', count=8);"
         f"e = estimate_training(s, device('h100-sxm'), cache=pathlib.Path({str(tmp_path)!r}));"

@@ -28,7 +28,7 @@ def options(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, terminal: Terminal) -> int:
     """Measure, keep, and say what was found."""
     folder = Path(arguments.to) if arguments.to else call("genwright.models.sources:cache_folder") / "calibrations"
-    found = call("genwright.plan.measure:measure", arguments.device, folder=folder, seconds=arguments.seconds)
+    found = call("genwright.plan.priced.measure:measure", arguments.device, folder=folder, seconds=arguments.seconds)
     one = found["calibration"]
     best = {name: max(rates) for name, rates in one.rates.items()}
     size, spent = max(one.streams)

@@ -136,7 +136,7 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
 
 def _rows(arguments: Namespace, terminal: Terminal) -> int:
     counts = call(
-        "genwright.plan.rows:predict_file", arguments.rows, arguments.out, cache=_cache(), processes=PROCESSES
+        "genwright.plan.published.rows:predict_file", arguments.rows, arguments.out, cache=_cache(), processes=PROCESSES
     )
     facts = {**counts, "out": str(arguments.out)}
     said = f"{counts['predicted']} of {counts['rows']} rows priced, {counts['refused']} refused: {arguments.out}"

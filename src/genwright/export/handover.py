@@ -15,8 +15,8 @@ from genwright.export.expert import write_expert
 from genwright.export.merge import merge_adapter
 from genwright.export.served import write_served
 from genwright.models.choose import link_or_copy
-from genwright.plan.memory import memory_is_an_error
-from genwright.plan.verify import measuring
+from genwright.plan.here.memory import memory_is_an_error
+from genwright.plan.here.verify import measuring
 from genwright.serve.parity import check_record, words
 
 TOLERANCE = 1e-3

@@ -32,8 +32,8 @@ from genwright.improve.workshop import FINISHED, Workshop
 from genwright.models.families import Head
 from genwright.models.tokenizer_files import copy_tokenizer
 from genwright.plan.estimate import Estimate
-from genwright.plan.memory import memory_is_an_error
-from genwright.plan.verify import measuring
+from genwright.plan.here.memory import memory_is_an_error
+from genwright.plan.here.verify import measuring
 
 UNPUBLISHED = frozenset({"training", TRIALS, LESSONS})
 """Folders of a rung that only serve to make it, or to go on after a kill."""

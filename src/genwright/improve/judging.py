@@ -15,8 +15,8 @@ from genwright.data.formats import Row
 from genwright.evaluate.statistics import bootstrap
 from genwright.improve.solution import Answering
 from genwright.improve.workshop import Workshop, question, reference
-from genwright.plan.memory import memory_is_an_error
-from genwright.plan.verify import measuring
+from genwright.plan.here.memory import memory_is_an_error
+from genwright.plan.here.verify import measuring
 
 ALWAYS_SHOWN = ("exact-match", "chrf")
 """Shown beside the project's metric: whether an answer is right to the letter, and how near it is."""

@@ -23,7 +23,15 @@ from genwright.improve.workshop import Workshop, reference
 from genwright.models.sources import cache_folder
 from genwright.parallel.mesh import Placement
 from genwright.plan.estimate import Estimate, Range, around, bill
-from genwright.plan.rungs import FILE_HEADERS, Asking, Machine, Reading, loading_bytes, plan_prompting, plan_training
+from genwright.plan.here.rungs import (
+    FILE_HEADERS,
+    Asking,
+    Machine,
+    Reading,
+    loading_bytes,
+    plan_prompting,
+    plan_training,
+)
 
 
 def plan_rung(workshop: Workshop, rung: str) -> Estimate:

@@ -34,7 +34,7 @@ from genwright.models.choose import Had
 from genwright.models.families import Head
 from genwright.models.load import load_model, load_tokenizer
 from genwright.plan.estimate import Estimate
-from genwright.plan.verify import measuring
+from genwright.plan.here.verify import measuring
 from genwright.precision.policy import resolve
 from genwright.project.spec import override
 

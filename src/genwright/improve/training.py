@@ -30,8 +30,8 @@ from genwright.models.load import load_model
 from genwright.models.tokenizer_files import copy_tokenizer
 from genwright.parallel.mesh import SINGLE, Placement
 from genwright.plan.cadence import DEFAULT_MTBF_SECONDS, interval_seconds
-from genwright.plan.memory import memory_is_an_error
-from genwright.plan.verify import Measured, measuring, release_freed_memory
+from genwright.plan.here.memory import memory_is_an_error
+from genwright.plan.here.verify import Measured, measuring, release_freed_memory
 
 FIRST_SAVE_SECONDS = 20.0
 """Until a save was timed, its cost is unknown: save once after so long, then at the computed interval."""

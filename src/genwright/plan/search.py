@@ -16,8 +16,8 @@ from typing import Any
 from genwright.base.errors import BadRequest, RecipeError
 from genwright.catalogue.device_names import Placed, place
 from genwright.catalogue.devices import Device
-from genwright.plan.energy import footprint
-from genwright.plan.setup import Setup
+from genwright.plan.priced.energy import footprint
+from genwright.plan.traced.setup import Setup
 from genwright.plan.training import estimate_training
 
 SPLITS = ("ddp", "zero2", "zero3")

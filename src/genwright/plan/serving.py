@@ -18,13 +18,13 @@ from typing import Any
 
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import Placed, place
-from genwright.plan.collectives import HOP_SECONDS, LINK_SHARE
 from genwright.plan.dims import Dims, dims_of
 from genwright.plan.estimate import Estimate, Range, around
 from genwright.plan.formats import Format, format_of, kv_bits
-from genwright.plan.frameworks_serving import Serving, host_factor, serving_of
-from genwright.plan.record import Op
-from genwright.plan.speeds import Speeds, speeds_of
+from genwright.plan.priced.collectives import HOP_SECONDS, LINK_SHARE
+from genwright.plan.priced.speeds import Speeds, speeds_of
+from genwright.plan.published.frameworks_serving import Serving, host_factor, serving_of
+from genwright.plan.traced.record import Op
 
 GIB = 2**30
 FEW_ROWS = 8
@@ -128,7 +128,7 @@ def estimate_inference(setup: ServingSetup, device: str | Placed, *, usd_per_hou
     `token_ms` is of one step, whatever the batch, at the middle of the answer; `output_tokens_per_s` is of the whole batch
     and of decoding alone; `mem_gib` is of one device.
     """
-    from genwright.plan.energy import serving_joules
+    from genwright.plan.priced.energy import serving_joules
 
     one = server(setup, device)
     prefill, token = prefill_seconds(one), decode_seconds(one)

@@ -10,11 +10,11 @@ from genwright.base.errors import DataError, RecipeError
 from genwright.catalogue.architectures import architecture
 from genwright.catalogue.device_names import Placed, place
 from genwright.plan.cadence import DISK_BYTES_PER_SECOND, cadence
-from genwright.plan.energy import footprint
 from genwright.plan.estimate import Estimate, Range
-from genwright.plan.rows import training_answer
+from genwright.plan.priced.energy import footprint
+from genwright.plan.published.rows import training_answer
 from genwright.plan.search import Job, budget_of, choose, search
-from genwright.plan.setup import Setup
+from genwright.plan.traced.setup import Setup
 from genwright.plan.training import estimate_training
 
 PETAFLOPS_DAY = 8.64e19
@@ -102,7 +102,7 @@ def _microbatches(setup: Setup, rows: int) -> int:
 
 def _calibration(where: Path | None, placed: Placed) -> Any:
     """The newest of this device in a folder, or the one that a file holds. Errors: DataError for a file of another device."""
-    from genwright.plan.calibration import calibration_of
+    from genwright.plan.priced.calibration import calibration_of
 
     if where is None or where.is_dir():
         return calibration_of(placed.device, where) if where else None

@@ -16,7 +16,7 @@ from pathlib import Path
 from genwright.base.errors import DataError
 from genwright.catalogue.device_names import Placed
 from genwright.catalogue.profiles import Profile
-from genwright.plan.energy import serving_joules
+from genwright.plan.priced.energy import serving_joules
 from genwright.plan.serving import Server, ServingSetup, decode_seconds, max_batch, prefill_seconds, server
 
 FILLED = 0.7

@@ -17,15 +17,15 @@ from typing import Any
 from genwright.base.errors import RecipeError
 from genwright.base.files import sha256_of_json, write_atomic
 from genwright.catalogue.device_names import Placed
-from genwright.plan.allocator import Allocator, NoRoom, live_peak
 from genwright.plan.architectures import config_of, context_of
-from genwright.plan.compose import REFERENCED, compose
 from genwright.plan.estimate import Estimate, Range, around
-from genwright.plan.frameworks import Profile, filled
-from genwright.plan.phases import chance, chance_of_lengths, phases_of, shorter_rows
-from genwright.plan.pieces import Pieces
-from genwright.plan.record import Allocation, Trace
-from genwright.plan.setup import Setup
+from genwright.plan.priced.allocator import Allocator, NoRoom, live_peak
+from genwright.plan.priced.phases import chance, chance_of_lengths, phases_of, shorter_rows
+from genwright.plan.published.frameworks import Profile, filled
+from genwright.plan.traced.compose import REFERENCED, compose
+from genwright.plan.traced.pieces import Pieces
+from genwright.plan.traced.record import Allocation, Trace
+from genwright.plan.traced.setup import Setup
 
 MADE_BY = 18
 """Of what a trace holds: raised when its making changes, so that older files are not read."""
@@ -96,7 +96,7 @@ def _pieces(setup: Setup, profile: Profile, config: dict[str, Any], cache: Path 
     path = cache / f"trace-{key[:24]}.json" if cache else None
     if path and path.is_file():
         return _read(path)
-    tracer = importlib.import_module("genwright.plan.trace_setup")
+    tracer = importlib.import_module("genwright.plan.traced.trace_setup")
     pieces: Pieces = tracer.trace_pieces(setup, profile, config)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,8 +209,8 @@ def _check_device(setup: Setup, device: Any) -> None:
 def _time(
     trace: Trace, setup: Setup, placed: Placed, calibration: Any
 ) -> tuple[dict[str, Range], dict[str, str], tuple[str, ...]]:
-    """What `plan.roofline` says of the trace."""
-    roofline = importlib.import_module("genwright.plan.roofline")
+    """What `plan.priced.roofline` says of the trace."""
+    roofline = importlib.import_module("genwright.plan.priced.roofline")
     price: Callable[..., Any] | None = getattr(roofline, "seconds", None)
     if price is None:
         return {}, {"step_seconds": "no rates for this device"}, ()

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genwright.catalogue.device_names import Placed, place
-from genwright.plan.energy import PUE, footprint
 from genwright.plan.estimate import Range, around
-from genwright.plan.speeds import speeds_of
+from genwright.plan.priced.energy import PUE, footprint
+from genwright.plan.priced.speeds import speeds_of
 
 SHARE = 0.57
 """Of the matmul rate, over a whole run on many devices: restarts, evaluation and saving in it."""

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genwright.models.surgery import layers_of
-from genwright.plan.frameworks import Profile
-from genwright.plan.low_rank import FusedQKV, LowRank, Part, Scaled, adapter_parameter, mark_
-from genwright.plan.recorder import Recorder
-from genwright.plan.setup import Setup
+from genwright.plan.published.frameworks import Profile
+from genwright.plan.traced.low_rank import FusedQKV, LowRank, Part, Scaled, adapter_parameter, mark_
+from genwright.plan.traced.recorder import Recorder
+from genwright.plan.traced.setup import Setup
 
 BITS_OF_BASE = {"int8": 8.0 + 32 / 4096, "int4": 4.0 + 20 / 128, "nf4": 4.5, "nf4-double": 4.127}
 """Bits a weight: codes and their constants. int8: one float32 a row (LLM.int8, arXiv 2208.07339); int4: 16 bits of scale and 4 of

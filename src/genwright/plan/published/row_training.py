@@ -1,7 +1,7 @@
 """A published training as a Setup: the words of a table's row, read column by column. No torch here.
 
 Only what describes the run is read; no result is. What a row leaves out is its framework's documented default
-(`plan.frameworks`), and the notes say so.
+(`plan.published.frameworks`), and the notes say so.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import Placed, place
 from genwright.plan.architectures import POSITIONS, context_of
-from genwright.plan.config_hub import config_hub, hub_model
-from genwright.plan.setup import Setup
+from genwright.plan.published.config_hub import config_hub, hub_model
+from genwright.plan.traced.setup import Setup
 
 FRAMEWORKS = (
     (r"qwen.*finetune|finetune\.py", "qwen-finetune"),

@@ -25,14 +25,14 @@ from transformers.initialization import no_init_weights
 from genwright.models.families import family_of
 from genwright.models.load import build_model
 from genwright.models.surgery import layers_of
-from genwright.plan.attention import attention_name
-from genwright.plan.frameworks import Profile
-from genwright.plan.losses import loss_of
-from genwright.plan.pieces import Pieces, Segment, Weight
-from genwright.plan.recorder import Cuts, Recorder
-from genwright.plan.setup import Setup
-from genwright.plan.surgery import BITS_OF_BASE, FIRST_PROMPTED, adapt_, fuse_norms_, quantize_
-from genwright.plan.trace_forward import cache_bytes, forward_peaks
+from genwright.plan.published.frameworks import Profile
+from genwright.plan.traced.attention import attention_name
+from genwright.plan.traced.losses import loss_of
+from genwright.plan.traced.pieces import Pieces, Segment, Weight
+from genwright.plan.traced.recorder import Cuts, Recorder
+from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.surgery import BITS_OF_BASE, FIRST_PROMPTED, adapt_, fuse_norms_, quantize_
+from genwright.plan.traced.trace_forward import cache_bytes, forward_peaks
 
 TRACED_LAYERS = 3
 """Of each stack: the first, one that stands for all in the middle, the last."""

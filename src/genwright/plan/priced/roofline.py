@@ -54,7 +54,7 @@ CALIBRATED_BELOW, CALIBRATED_ABOVE = 0.08, 0.17
 
 def seconds(trace: Any, device: Any, *, setup: Any, calibration: Any = None) -> Range:
     """One optimiser step of a traced setup on a device: from its calibration where there is one, else from its data sheet."""
-    from genwright.plan.step_time import step_time
+    from genwright.plan.priced.step_time import step_time
 
     measured = calibration.speeds() if calibration is not None else None
     spent = step_time(trace, device, setup, speeds=measured).total

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from genwright.plan.pieces import HELD, Change, PieceOp, Segment
-from genwright.plan.tracker import UNCOUNTED
+from genwright.plan.here.tracker import UNCOUNTED
+from genwright.plan.traced.pieces import HELD, Change, PieceOp, Segment
 
 DTYPES = {
     torch.float32: "fp32",

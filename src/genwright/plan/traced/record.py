@@ -1,7 +1,7 @@
 """What one step of one device does, as plain values: operations, collectives, allocations. No torch here.
 
-A Trace is made by `plan.trace_setup` from a Setup, priced by `plan.roofline` and `plan.collectives`, replayed by
-`plan.allocator`. It knows no device: equal for all, so it is kept on disk.
+A Trace is made by `plan.traced.trace_setup` from a Setup, priced by `plan.priced.roofline` and `plan.priced.collectives`, replayed by
+`plan.priced.allocator`. It knows no device: equal for all, so it is kept on disk.
 """
 
 from __future__ import annotations

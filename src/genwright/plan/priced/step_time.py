@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import Placed
 from genwright.catalogue.devices import Device
-from genwright.plan.collectives import CROWDING, Fabric, bubble, exposed, fabric_of, message_seconds
-from genwright.plan.frameworks_serving import host_factor
-from genwright.plan.record import Op, Trace
-from genwright.plan.setup import Setup
-from genwright.plan.speeds import Speeds, speeds_of
+from genwright.plan.priced.collectives import CROWDING, Fabric, bubble, exposed, fabric_of, message_seconds
+from genwright.plan.priced.speeds import Speeds, speeds_of
+from genwright.plan.published.frameworks_serving import host_factor
+from genwright.plan.traced.record import Op, Trace
+from genwright.plan.traced.setup import Setup
 
 LAUNCH_SECONDS = 7.0e-6
 """Of the host for one operation: autoparallel's fit on H100; backward's operations are sent by C++ and come cheaper."""

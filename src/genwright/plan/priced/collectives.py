@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from genwright.catalogue.device_names import Placed
-from genwright.plan.record import Collective
+from genwright.plan.traced.record import Collective
 
 LINK_SHARE = 0.78
 """Of a link's one-way rate that a large message gets: A100's 300 GB/s carries 230 (nccl-tests)."""

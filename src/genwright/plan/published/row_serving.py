@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import Placed, place
 from genwright.plan.architectures import context_of
-from genwright.plan.frameworks_serving import serving_of
-from genwright.plan.row_training import USUAL_DEVICE, number
+from genwright.plan.published.frameworks_serving import serving_of
+from genwright.plan.published.row_training import USUAL_DEVICE, number
 from genwright.plan.serving import ServingSetup
 
 LENGTHS = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from genwright.plan.pieces import Pieces, Weight
-from genwright.plan.record import Collective, Op, Trace
+from genwright.plan.traced.pieces import Pieces, Weight
+from genwright.plan.traced.record import Collective, Op, Trace
 
 if TYPE_CHECKING:
-    from genwright.plan.compose import Step
+    from genwright.plan.traced.compose import Step
 
 
 class Placed(NamedTuple):

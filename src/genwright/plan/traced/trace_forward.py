@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from genwright.plan.pieces import Segment
-from genwright.plan.recorder import Recorder
+from genwright.plan.traced.pieces import Segment
+from genwright.plan.traced.recorder import Recorder
 
 
 def forward_peaks(model: Any, run: Callable[[Recorder], None], vocabulary: int) -> tuple[int, int]:

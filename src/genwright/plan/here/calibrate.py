@@ -28,8 +28,8 @@ from genwright.engine.recipe import Recipe
 from genwright.engine.step import train_step
 from genwright.models.load import build_model
 from genwright.parallel.norm import global_norm
-from genwright.plan.roofline import Rates
-from genwright.plan.tracker import TensorSpec, Tracker
+from genwright.plan.here.tracker import TensorSpec, Tracker
+from genwright.plan.priced.roofline import Rates
 
 COLD_BYTES = 64 * 2**20
 """Operands are taken in turn from copies that together outgrow the caches: in a step, nobody's operands are still warm."""

@@ -17,7 +17,7 @@ from genwright.base.errors import UnknownName
 from genwright.base.files import sha256_of_json, write_atomic
 from genwright.catalogue.device_names import place
 from genwright.catalogue.devices import Device
-from genwright.plan.speeds import Speeds
+from genwright.plan.priced.speeds import Speeds
 
 NEAREST = 4
 """Measured products that price one which was not."""
@@ -51,7 +51,7 @@ class Calibration:
     """When, UTC."""
 
     def speeds(self) -> Speeds:
-        """For `plan.step_time`."""
+        """For `plan.priced.step_time`."""
         largest = max(self.streams, default=(1e9, 0.1))
         best = {name: max(rates) for name, rates in self.rates.items()}
         rate = largest[0] / largest[1]

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from genwright.base.errors import BadRequest
-from genwright.plan.calibrate import host_seconds, processor
-from genwright.plan.calibration import Calibration, keep
+from genwright.plan.here.calibrate import host_seconds, processor
+from genwright.plan.priced.calibration import Calibration, keep
 
 SHAPES_CPU = [
     (m, n, k)

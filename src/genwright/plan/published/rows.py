@@ -110,7 +110,7 @@ def is_serving(row: Mapping[str, str]) -> bool:
 def _training(row: Mapping[str, str], cache: Path | None, calibration: Any) -> dict[str, Any]:
     from dataclasses import replace
 
-    from genwright.plan.row_training import training_row
+    from genwright.plan.published.row_training import training_row
     from genwright.plan.training import estimate_training
 
     asked = training_row(row)
@@ -143,7 +143,7 @@ def _rate(amount: float, seconds: Range) -> Range:
 
 
 def _serving(row: Mapping[str, str]) -> dict[str, Any]:
-    from genwright.plan.row_serving import serving_row
+    from genwright.plan.published.row_serving import serving_row
     from genwright.plan.serving import estimate_inference, fits, server
 
     asked = serving_row(row)

@@ -27,10 +27,9 @@ from genwright.engine.recipe import Recipe
 from genwright.models.families import Head
 from genwright.models.load import build_model
 from genwright.parallel.mesh import SINGLE, Placement, fake_ranks
-from genwright.plan.calibrate import calibrate
 from genwright.plan.estimate import Estimate, Range, around, bill
-from genwright.plan.roofline import price
-from genwright.plan.trace import (
+from genwright.plan.here.calibrate import calibrate
+from genwright.plan.here.trace import (
     BuiltFake,
     build_fake,
     over_the_full_base,
@@ -39,7 +38,8 @@ from genwright.plan.trace import (
     trace_reading,
     trace_step,
 )
-from genwright.plan.verify import resident_bytes
+from genwright.plan.here.verify import resident_bytes
+from genwright.plan.priced.roofline import price
 from genwright.precision.policy import resolve
 
 GENERATION_ROWS = 16

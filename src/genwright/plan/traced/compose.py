@@ -14,11 +14,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from genwright.plan.frameworks import Profile
-from genwright.plan.pieces import HELD, Change, Pieces, Segment, Weight
-from genwright.plan.record import Allocation, Trace
-from genwright.plan.setup import Setup
-from genwright.plan.work import of_experts, placed_weights, stand_in, trace_of
+from genwright.plan.published.frameworks import Profile
+from genwright.plan.traced.pieces import HELD, Change, Pieces, Segment, Weight
+from genwright.plan.traced.record import Allocation, Trace
+from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.work import of_experts, placed_weights, stand_in, trace_of
 
 STATES = {
     "adamw-foreach": 2,

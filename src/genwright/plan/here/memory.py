@@ -16,7 +16,7 @@ from genwright.base.errors import OutOfMemory
 from genwright.base.units import Bytes
 from genwright.catalogue.parts import ADAPTERS
 from genwright.engine.recipe import Recipe
-from genwright.plan.verify import resident_bytes
+from genwright.plan.here.verify import resident_bytes
 
 Peak = Literal["train", "save", "resume", "evaluate", "merge"]
 """The five peaks of a plan, as in `train_peak_bytes`."""

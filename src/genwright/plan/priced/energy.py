@@ -16,8 +16,8 @@ from genwright.catalogue.devices import Device
 from genwright.catalogue.regions import Region, region
 
 if TYPE_CHECKING:
+    from genwright.plan.priced.step_time import StepTime
     from genwright.plan.serving import Server
-    from genwright.plan.step_time import StepTime
 
 COMPUTE_BOUND = 1.0
 """u of products that fill the matrix units: at the design power."""

@@ -25,7 +25,7 @@ from genwright.models.families import Head, family_of
 from genwright.models.load import build_model
 from genwright.parallel.mesh import SINGLE, Placement
 from genwright.parallel.norm import global_norm
-from genwright.plan.tracker import Event, Peak, Tracker
+from genwright.plan.here.tracker import Event, Peak, Tracker
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from genwright.plan.allocator import live_peak
 from genwright.plan.estimate import Range, around
-from genwright.plan.record import Allocation, Trace
-from genwright.plan.setup import Setup
+from genwright.plan.priced.allocator import live_peak
+from genwright.plan.traced.record import Allocation, Trace
+from genwright.plan.traced.setup import Setup
 
 STANDING = ("weights", "reference model", "optimizer", "communication buffers", "workspaces")
 PROCESS_BYTES = 3.0 * 2**30

@@ -1,7 +1,7 @@
 """What is planned, as plain values: a model, what is trained on it and how, and over how many devices. No torch here.
 
 A Setup says nothing of a device's speed or size, so one trace of it serves every device. What it leaves empty is filled
-by its framework's documented default (`plan.frameworks`), and the estimate says so.
+by its framework's documented default (`plan.published.frameworks`), and the estimate says so.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Setup:
     packing: bool = True
     """Rows are laid end to end; else padded to the longest."""
     framework: str = "genwright"
-    """A name of `plan.frameworks.FRAMEWORKS`: whose step it is."""
+    """A name of `plan.published.frameworks.FRAMEWORKS`: whose step it is."""
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of the framework's profile that this run states otherwise."""
 

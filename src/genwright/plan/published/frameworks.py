@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genwright.base.registry import unknown_name
-from genwright.plan.setup import Setup
+from genwright.plan.traced.setup import Setup
 
 
 @dataclass(frozen=True, kw_only=True)
