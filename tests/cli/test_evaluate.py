@@ -104,7 +104,7 @@ def test_an_address_answers_and_is_refused_likelihoods(
     one = ran.json()["suites"][0]["systems"]["far"]
     assert ran.code == 0 and one["n"] == 4 and one["value"] > 20  # one house of four is blue
     ran = genwright("evaluate", address, "--suite", folder / "choices.toml", "--out", tmp_path / "none")
-    assert ran.code == 2 and "only answers conversations" in ran.err and not (tmp_path / "none").exists()
+    assert ran.code == 2 and "only writes" in ran.err and not (tmp_path / "none").exists()
 
 
 def test_a_projects_classifier_is_asked_after_its_baseline(tmp_path: Path, genwright: Callable[..., Any]) -> None:

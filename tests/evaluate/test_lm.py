@@ -158,6 +158,19 @@ def test_a_form_without_a_task_of_lm_eval(tmp_path: Path) -> None:
         write_task(Suite("a", Form("code", {}, (), lambda *_: Scored([])), [], ""), tmp_path)
 
 
+def test_a_conversation_is_no_task_of_lm_eval(tmp_path: Path) -> None:
+    rows = [{"prompt": [{"role": "user", "content": "a"}], "reference": "b"}]
+    with pytest.raises(BadRequest, match="own asks conversations"):
+        write_task(Suite("own", SUITES["generation"], rows, "", {"stops": (), "max_tokens": 3}), tmp_path)
+
+
+def test_white_space_around_an_answer_counts_in_neither(ours: Scorer, tmp_path: Path) -> None:
+    said = ours.continuations([QUESTIONS[0]["prompt"]], [], 3)[0]
+    rows = [{"prompt": QUESTIONS[0]["prompt"], "reference": f"  {said.strip()}\n"}]
+    write_task(Suite("own", SUITES["generation"], rows, "", {"stops": (), "max_tokens": 3}), tmp_path)
+    assert run_tasks(ours, tmp_path, ["own"])["results"]["own"]["exact_match,none"] == 1
+
+
 class Judged:
     """A target over the scorer."""
 

@@ -323,6 +323,24 @@ def test_an_address_is_asked_with_its_key(address: Callable) -> None:
     assert (told["model"], told["key"], told["path"]) == ("m", "Bearer secret", "/v1/chat/completions")
 
 
+def test_a_plain_text_is_continued(address: Callable) -> None:
+    told = {}
+
+    def answer(handler: Any) -> None:
+        told.update(handler.body, path=handler.path)
+        say(handler, json.dumps({"choices": [{"text": " was"}]}).encode())
+
+    asked = Endpoint(address(answer) + "/chat/completions", model="m", max_tokens=3)
+    assert asked.continuations(["Once"], ["\n"]) == [" was"] and told["path"] == "/v1/completions"
+    assert (told["prompt"], told["stop"], told["max_tokens"], told["temperature"]) == ("Once", ["\n"], 3, 0.0)
+
+
+def test_what_is_not_even_http_is_an_error(address: Callable) -> None:
+    asked = Endpoint(address(lambda handler: handler.wfile.write(b"nonsense\r\n\r\n")), seconds=5)
+    with pytest.raises(EndpointError, match="BadStatusLine"):
+        asked.reply([])
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"nonsense", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}']
 )

@@ -233,7 +233,7 @@ def test_a_file_may_have_several_suites(tmp_path: Path) -> None:
         ([{**CHOICE, "choices": ["a", ""]}], {"form": "choice"}, "none of them empty"),
         ([{"text": ""}], {"form": "perplexity"}, "'text' is empty"),
         ([], {}, "is empty: it has no rows"),
-        ([[1]], {}, "rows.jsonl:1: this is no JSON object"),
+        ([[1]], {}, "rows.jsonl, row 1: this is no JSON object"),
         ([WRITTEN], {"group": "colour"}, "row 1 has no field 'colour' to group by"),
         ([WRITTEN], {"file": "other.jsonl"}, "There is no file .*other.jsonl"),
     ],
@@ -286,9 +286,8 @@ def test_an_address_is_not_asked_for_likelihoods(tmp_path: Path) -> None:
     for keys, rows in (
         ({"form": "choice"}, [CHOICE]),
         ({"form": "perplexity"}, [{"text": "a"}]),
-        ({"chat": False}, [WRITTEN]),
     ):
-        with pytest.raises(BadRequest, match="far only answers conversations"):
+        with pytest.raises(BadRequest, match="far only writes"):
             evaluate([made(tmp_path, rows, **keys)], [remote], say=len)
     assert evaluate([made(tmp_path, [WRITTEN])], [remote], say=len)["suites"][0]["systems"]["far"]["value"] == 100
 

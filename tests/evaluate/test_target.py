@@ -45,11 +45,21 @@ def test_an_address_is_asked_as_the_suite_says(monkeypatch: pytest.MonkeyPatch) 
     assert target.reply(ASKED, Options("m", 0, {"max_tokens": 5, "temperature": 0.5})) == ["5 0.5"]
 
 
+def test_an_address_continues_plain_texts_up_to_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = lambda endpoint, texts, stops: [f"{text} {endpoint.max_tokens} {endpoint.temperature};x" for text in texts]
+    monkeypatch.setattr(Endpoint, "continuations", said)
+    target = Remote(Endpoint("http://127.0.0.1:9/v1", model="m", temperature=0.7))
+    assert target.continuations(["a", "b"], [";"], 5) == ["a 5 0.0", "b 5 0.0"]
+
+
 def test_an_address_that_says_nothing_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     target = Remote(Endpoint("http://127.0.0.1:9/v1"), "far")
     monkeypatch.setattr(Endpoint, "replies", lambda endpoint, asked: [""] * len(asked))
     with pytest.raises(EndpointError, match="far gave no answer to any of 1 rows"):
         target.reply(ASKED, Options("m"))
-    for ask in (lambda: target.likelihoods([]), lambda: target.rolling([]), lambda: target.continuations([], [], 1)):
-        with pytest.raises(BadRequest, match="far only answers conversations"):
+    monkeypatch.setattr(Endpoint, "continuations", lambda endpoint, texts, stops: [""] * len(texts))
+    with pytest.raises(EndpointError, match="far gave no answer to any of 1 rows"):
+        target.continuations(["a"], [], 1)
+    for ask in (lambda: target.likelihoods([]), lambda: target.rolling([])):
+        with pytest.raises(BadRequest, match="far only writes"):
             ask()

@@ -6,11 +6,12 @@ Only the standard library: an address that hangs, lies about its length or answe
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ MOST_BYTES = 2**22
 
 
 class EndpointError(GenwrightError):
-    """The address did not answer, or not with a chat completion."""
+    """The address did not answer, or not with a completion."""
 
 
 @dataclass(frozen=True)
@@ -56,43 +57,61 @@ class Endpoint:
 
     def reply(self, messages: Sequence[Message]) -> str:
         """The next turn. Errors: EndpointError after the last try or the last second."""
+        return self._asked(
+            "chat/completions", {"messages": list(messages)}, lambda choice: choice["message"]["content"]
+        )  # fmt: skip
+
+    def continuation(self, text: str, stops: Sequence[str] = ()) -> str:
+        """What follows a plain text, before the first stop. Errors: EndpointError, as `reply`."""
+        return self._asked(
+            "completions", {"prompt": text, **({"stop": list(stops)} if stops else {})}, lambda choice: choice["text"]
+        )
+
+    def replies(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
+        """The next turn of many, a few at once. One that gives no answer is an empty text."""
+        return self._many(self.reply, conversations)
+
+    def continuations(self, texts: Sequence[str], stops: Sequence[str] = ()) -> list[str]:
+        """What follows many plain texts, a few at once. One that gives no answer is an empty text."""
+        return self._many(lambda text: self.continuation(text, stops), texts)
+
+    def _many(self, ask: Callable[[Any], str], asked: Sequence[Any]) -> list[str]:
+        def or_nothing(one: Any) -> str:
+            try:
+                return ask(one)
+            except EndpointError:
+                return ""
+
+        with ThreadPoolExecutor(self.at_once) as pool:
+            return list(pool.map(or_nothing, asked))
+
+    def _asked(self, path: str, body: dict[str, Any], text_of: Callable[[Any], Any]) -> str:
+        """The text of the first choice, after as many tries as there are and time is left for."""
         end, told = time.monotonic() + self.seconds, ""
         for _ in range(max(1, self.tries)):
             left = end - time.monotonic()
             if left <= 0:
                 break
             try:
-                return self._ask(messages, left, end)
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+                return self._once(path, body, text_of, left, end)
+            except (OSError, ValueError, KeyError, IndexError, TypeError, http.client.HTTPException) as error:
                 told = f"{type(error).__name__}: {error}"
                 if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429:
                     break
         raise EndpointError(
-            f"{self.name} gave no answer.", wanted="an OpenAI-compatible chat completion", found=told or f"silence for {self.seconds:g} s",
+            f"{self.name} gave no answer.", wanted="an OpenAI-compatible completion", found=told or f"silence for {self.seconds:g} s",
             do="check that it is running and that its model and key are right",
         )  # fmt: skip
 
-    def replies(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
-        """The next turn of many, a few at once. One that gives no answer is an empty text."""
-
-        def ask(messages: Sequence[Message]) -> str:
-            try:
-                return self.reply(messages)
-            except EndpointError:
-                return ""
-
-        with ThreadPoolExecutor(self.at_once) as pool:
-            return list(pool.map(ask, conversations))
-
-    def _ask(self, messages: Sequence[Message], seconds: float, end: float) -> str:
-        whole = self.url if self.url.endswith("/chat/completions") else f"{self.url.rstrip('/')}/chat/completions"
-        body = {
-            "model": self.model, "messages": list(messages), "max_tokens": self.max_tokens, "temperature": self.temperature,
-        }  # fmt: skip
+    def _once(
+        self, path: str, body: dict[str, Any], text_of: Callable[[Any], Any], seconds: float, end: float
+    ) -> str:  # fmt: skip
+        base = self.url.rstrip("/").removesuffix("/chat/completions")
+        told = {"model": self.model, **body, "max_tokens": self.max_tokens, "temperature": self.temperature}
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(whole, json.dumps(body).encode(), headers)
+        request = urllib.request.Request(f"{base}/{path}", json.dumps(told).encode(), headers)
         with urllib.request.urlopen(request, timeout=seconds) as answer:
-            text = json.loads(_read_until(answer, end))["choices"][0]["message"]["content"]
+            text = text_of(json.loads(_read_until(answer, end))["choices"][0])
         if not isinstance(text, str):
             raise ValueError("the answer has no text")
         return text

@@ -144,27 +144,33 @@ FORMS: dict[str, dict[str, Any]] = {
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
     },
     "generation": {
-        "output_type": "generate_until", "doc_to_text": "{{prompt}}", "doc_to_target": "{{reference}}",
+        "output_type": "generate_until", "doc_to_text": "prompt", "doc_to_target": "reference",
         "metric_list": [{"metric": "exact_match"}],
+        "filter_list": [
+            {"name": "none", "filter": [{"function": "regex", "regex_pattern": "(?s)^.*$"}, {"function": "take_first"}]}
+        ],
     },
     "perplexity": {
         "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}",
         "metric_list": [{"metric": name} for name in ("word_perplexity", "byte_perplexity", "bits_per_byte")],
     },
 }  # fmt: skip
-"""What a suite's form is called in lm-eval."""
+"""What a suite's form is called in lm-eval. Its filter `regex` also takes surrounding white space away, as our exact match does."""
 
 
 def write_task(suite: Any, folder: Path) -> Path:
     """Write suite.name.yaml and its rows to a folder that `lm_eval --include_path` reads offline. Errors: BadRequest.
 
-    What is written is what lm-eval can say: plain texts, not conversations; exact match.
+    What is written is what lm-eval can say: texts, not conversations; exact match.
     """
     if suite.form.name not in FORMS:
         raise BadRequest(f"lm-eval has no tasks of the form '{suite.form.name}'.", wanted=" or ".join(FORMS))
+    if any(not isinstance(row.get("prompt", ""), str) for row in suite.rows):
+        raise BadRequest(f"{suite.name} asks conversations.", wanted="rows whose prompt is a text: a task of lm-eval has no turns")
     rows = Path(folder).resolve() / f"{suite.name}.jsonl"
     rows.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in suite.rows))
+    bare = lambda row: {**row, "reference": row["reference"].strip()} if "reference" in row else row
+    write_atomic(rows, "".join(json.dumps(bare(row), ensure_ascii=False) + "\n" for row in suite.rows))
     task = {
         "task": suite.name, "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(rows)}}, "test_split": "test",
         **FORMS[suite.form.name],

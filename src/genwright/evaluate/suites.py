@@ -190,12 +190,10 @@ def refuse(suites: Sequence[Suite], targets: Sequence[Target]) -> None:
     for target in targets:
         for suite in suites:
             wanted = tuple(name for name in suite.form.asks if name not in getattr(target, "does", suite.form.asks))
-            if wanted or (
-                suite.own.get("chat") is False and "continuations" not in getattr(target, "does", ("continuations",))
-            ):
+            if wanted:
                 raise BadRequest(
-                    f"{suite.name}: {target.name} only answers conversations.", wanted="a model on this machine: an address tells no "
-                    "likelihoods and continues no plain text", do="leave this suite out, or name a model",
+                    f"{suite.name}: {target.name} only writes.", wanted="a model on this machine: an address tells no likelihoods",
+                    do="leave this suite out, or name a model",
                 )  # fmt: skip
 
 

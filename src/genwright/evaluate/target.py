@@ -12,7 +12,7 @@ from genwright.data import formats
 from genwright.data.layouts import Setting
 from genwright.evaluate.endpoint import Endpoint, EndpointError
 from genwright.evaluate.forms import Message, Options
-from genwright.evaluate.score import Likelihood, Scorer, branching
+from genwright.evaluate.score import Likelihood, Scorer, branching, cut
 from genwright.models.families import family_of
 from genwright.models.generate import context_of
 from genwright.objectives.classify import Classification
@@ -73,20 +73,26 @@ class Opened:
 
 
 class Remote:
-    """An address: it replies to conversations and tells no likelihoods."""
+    """An address: it replies to conversations, continues plain texts, and tells no likelihoods."""
 
-    does = ("reply",)
+    does = ("reply", "continuations")
 
     def __init__(self, endpoint: Endpoint, name: str = "") -> None:
         self.endpoint, self.name = endpoint, name or endpoint.name
 
     def reply(self, conversations: Sequence[Sequence[Message]], options: Options) -> list[str]:
         """The next turns. Errors: EndpointError where not one came."""
-        own = options.own
         asked = replace(
-            self.endpoint, max_tokens=own.get("max_tokens", 256), temperature=own.get("temperature", 0.0)
+            self.endpoint, max_tokens=options.own.get("max_tokens", 256), temperature=options.own.get("temperature", 0.0)
         )  # fmt: skip
-        said = asked.replies(conversations)
+        return self._some(asked.replies(conversations))
+
+    def continuations(self, texts: Sequence[str], stops: Sequence[str], max_tokens: int) -> list[str]:
+        """Greedily, as plain text, each before its first stop. Errors: EndpointError where not one came."""
+        asked = replace(self.endpoint, max_tokens=max_tokens, temperature=0.0)
+        return self._some([cut(text, stops) for text in asked.continuations(texts, stops)])
+
+    def _some(self, said: list[str]) -> list[str]:
         if not any(said):
             raise EndpointError(
                 f"{self.name} gave no answer to any of {len(said)} rows.", do="check that it is running"
@@ -104,10 +110,8 @@ class Remote:
         """Errors: BadRequest, always."""
         raise self._refusal()
 
-    def continuations(self, texts: Sequence[str], stops: Sequence[str], max_tokens: int) -> list[str]:
-        """Errors: BadRequest, always."""
-        raise self._refusal()
-
     def _refusal(self) -> BadRequest:
-        return BadRequest(f"{self.name} only answers conversations.", wanted="a model on this machine: an address tells no "
-                          "likelihoods and continues no plain text")  # fmt: skip
+        return BadRequest(
+            f"{self.name} only writes.", wanted="a model on this machine: an address tells no likelihoods"
+        )  # fmt: skip
+
