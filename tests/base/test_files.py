@@ -20,6 +20,7 @@ from genwright.base.files import (
     sha256_of_bytes,
     sha256_of_file,
     sha256_of_json,
+    text_of,
     write_atomic,
 )
 
@@ -130,3 +131,13 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "rows.jsonl").write_text(f'{{"a": 1}}\n{line}\n')
     with pytest.raises(DataError, match=r"rows\.jsonl:2"):
         json_lines(tmp_path / "rows.jsonl")
+
+
+def test_a_file_that_is_not_utf8_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes("\ufeff".encode() + b'{"a": 1}\n{"a": "gr\xfc\xdf"}')
+    with pytest.raises(
+        DataError, match=r"rows.jsonl is not text in UTF-8.\n.*\n  found:  the byte 0xfc in line 2\n  do:     save"
+    ):
+        json_lines(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_bytes("\ufeff{}".encode())
+    assert text_of(tmp_path / "rows.jsonl") == "{}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -229,12 +231,28 @@ def test_doctor_gives_the_command_for_what_is_missing(genwright, monkeypatch: An
     ran = genwright("doctor")
     assert ran.code == 1
     assert "needed: the package 'peft' is missing\n  do: pip install peft" in ran.out
-    assert "optional: the extra 'parquet' is not installed\n  do: pip install 'genwright[parquet]'" in ran.out
+    assert (
+        "optional: the extra 'parquet' is not installed (Parquet and saved data sets)\n  do: pip install 'genwright[parquet]'"
+        in ran.out
+    )
 
 
 def test_only_what_is_optional_missing_is_no_failure(genwright, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(doctor, "installed", lambda name: None if name == "pyarrow" else "1.0")
     assert genwright("doctor").code == 0
+
+
+def test_doctor_knows_every_package_that_we_declare() -> None:
+    """The oracle is pyproject.toml: what `pip install` brings, and what each extra brings on top."""
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = lambda lines: {re.split(r"[><=;\[ ]", line)[0] for line in lines}
+    extras = {extra: names(lines) for extra, lines in declared["optional-dependencies"].items() if extra != "dev"}
+    assert set(doctor.NEEDED) == names(declared["dependencies"])
+    assert doctor.EXTRAS.keys() == doctor.PURPOSES.keys() == extras.keys()
+    core = names(declared["dependencies"]) | {"uvloop"}  # uvloop is not for every system
+    assert {extra: set(packages) for extra, packages in doctor.EXTRAS.items()} == {
+        extra: packages - core for extra, packages in extras.items()
+    }
 
 
 def test_doctor_asks_the_hub_only_when_told(genwright, monkeypatch: Any) -> None:  # type: ignore[no-untyped-def]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +62,13 @@ def test_no_verb_module_imports_torch_or_rich() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_help_is_quick() -> None:
-    began = time.perf_counter()
-    assert in_a_process("--help").returncode == 0
-    seconds = [time.perf_counter() - began]
-    for _ in range(2):
-        began = time.perf_counter()
-        in_a_process("--help")
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.3
+def test_help_costs_little_more_than_argparse() -> None:
+    """Quick is what loads little: counted, so that a busy machine says the same."""
+    loaded = lambda code: set(
+        in_a_process(code=f"{code}; import sys; print(*sys.modules)").stdout.splitlines()[-1].split()
+    )
+    ours = loaded("from genwright.cli import main; main(['--help'])") - loaded("import argparse, importlib, traceback")
+    assert len(ours) <= 40, sorted(ours)  # 31 today
 
 
 def test_version(genwright) -> None:  # type: ignore[no-untyped-def]
@@ -117,6 +115,36 @@ def test_an_unexpected_error_is_one_line_and_debug_shows_more(genwright, fake) -
     assert ran.code == 1
     assert ran.err == "genwright: unexpected RuntimeError: boom\n  do:     run again with --debug\n"
     assert "Traceback" in genwright("tasks", "--debug").err
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (errno.EACCES, 2, "BadRequest: rows.txt cannot be used.\n  found:  Permission denied\n  do:     name another"),
+        (errno.ENOTDIR, 2, "BadRequest: rows.txt cannot be used.\n  found:  Not a directory"),
+        (
+            errno.ENOSPC,
+            1,
+            "DiskFull: rows.txt could not be written.\n  found:  No space left on device\n  do:     free",
+        ),
+        (errno.EIO, 1, "unexpected OSError: [Errno 5] Input/output error: 'rows.txt'"),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_words(genwright, fake, number: int, code: int, said: str) -> None:  # type: ignore[no-untyped-def]
+    fake["genwright.catalogue.tasks:tasks"] = raising(OSError(number, os.strerror(number), "rows.txt"))
+    ran = genwright("tasks")
+    assert ran.code == code and said in ran.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [("tasks",), ("tasks", "--json")])
+def test_an_answer_that_cannot_be_written_is_a_failure(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "genwright", *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("genwright: DiskFull: the output could not be written.") and "rror" not in done.stderr
 
 
 def test_ctrl_c_is_130(genwright, fake) -> None:  # type: ignore[no-untyped-def]

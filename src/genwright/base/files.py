@@ -35,10 +35,20 @@ def sha256_of_json(value: Any) -> str:
 
 def json_lines(path: Path) -> list[Any]:
     """What each line says that is not blank. Errors: DataError naming file and line."""
-    lines = path.read_text(encoding="utf-8-sig").split(
-        "\n"
-    )  # splitlines() cuts at U+2028 too, which JSON leaves as it is
+    lines = text_of(path).split("\n")  # splitlines() cuts at U+2028 too, which JSON leaves as it is
     return [_json_line(line, f"{path.name}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def text_of(path: Path) -> str:
+    """A person's text file, without the mark that some editors put first. Errors: DataError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path} is not text in UTF-8.", wanted="UTF-8", found=f"the byte {error.object[error.start]:#04x} in line {line}",
+            do="save it as UTF-8",
+        ) from None  # fmt: skip
 
 
 def _json_line(line: str, place: str) -> Any:

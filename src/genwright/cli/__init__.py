@@ -7,6 +7,7 @@ needs torch is reached by name from there.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -83,9 +84,10 @@ def main(argv: list[str] | None = None) -> int:
         return _complain("interrupted; run the same command again to resume", 130, words)
     except GenwrightError as error:
         return _complain(f"{type(error).__name__}: {error}", error.exit_code, words)
+    except OSError as error:
+        return _complain(*_of_the_system(error), words)
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else ""
-        return _complain(f"unexpected {type(error).__name__}: {first}\n  do:     run again with --debug", 1, words)
+        return _complain(_unexpected(error), 1, words)
 
 
 def verb_parser(verb: str) -> argparse.ArgumentParser:
@@ -151,6 +153,25 @@ def _common_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--json", action="store_true", help="print JSON, alone, to standard output")
     group.add_argument("--offline", action="store_true", help="never reach for the network")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+PATHS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system says of a path that a person gave, or of a folder that he may not use."""
+
+
+def _of_the_system(error: OSError) -> tuple[str, int]:
+    """(sentence, exit code) of what the system refused, where no room foresaw it."""
+    where = error.filename2 or error.filename or "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"DiskFull: {where} could not be written.\n  found:  {error.strerror}\n  do:     free some space", 1
+    if error.errno in PATHS:
+        return f"BadRequest: {where} cannot be used.\n  found:  {error.strerror}\n  do:     name another path", 2
+    return _unexpected(error), 1
+
+
+def _unexpected(error: Exception) -> str:
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"unexpected {type(error).__name__}: {first}\n  do:     run again with --debug"
 
 
 def _complain(message: str, code: int, words: list[str]) -> int:

@@ -18,9 +18,27 @@ from genwright.base.registry import resolve
 from genwright.base.units import Bytes
 from genwright.cli.terminal import Terminal, heading, table, text
 
-NEEDED = ("torch", "transformers", "peft", "safetensors", "numpy", "gguf", "sacrebleu", "rouge-score", "rich")
-EXTRAS = {"parquet": ("pyarrow",)}
+NEEDED = (
+    "torch", "transformers", "peft", "safetensors", "numpy", "gguf", "sacrebleu", "rouge-score", "rich", "huggingface-hub",
+    "pyyaml", "tokenizers",
+)  # fmt: skip
+EXTRAS = {
+    "parquet": ("pyarrow",),
+    "quant": ("torchao",),
+    "serve": ("aiohttp", "httptools", "onnxruntime", "starlette", "uvicorn", "xllamacpp"),
+    "export": ("onnx", "onnxscript"),
+    "judge": ("captum", "jsonschema", "langdetect", "lm-eval", "scipy"),
+}
 """Optional parts: extra -> the packages it brings."""
+
+PURPOSES = {
+    "parquet": "Parquet and saved data sets",
+    "quant": "bases of 8 or 4 bits, and qat",
+    "serve": "serve, experts, routing and guard",
+    "export": "a router's or guard's encoder of your own",
+    "judge": "explain, lm-eval's tasks, rules of language, calls by schema",
+}
+"""What an extra is for."""
 
 CPU_FEATURES = {
     "avx2": "wide arithmetic",
@@ -85,7 +103,7 @@ def problems(facts: dict[str, Any]) -> list[dict[str, Any]]:
         if version is None
     ]
     found += [
-        _problem(f"the extra '{extra}' is not installed", f"pip install 'genwright[{extra}]'")
+        _problem(f"the extra '{extra}' is not installed ({PURPOSES[extra]})", f"pip install 'genwright[{extra}]'")
         for extra, there in facts["extras"].items()
         if not there
     ]
