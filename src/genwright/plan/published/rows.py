@@ -154,7 +154,8 @@ def _serving(row: Mapping[str, str]) -> dict[str, Any]:
     }
     for name in SERVING:
         if name in found.quantities:
-            answer |= _spread(name, found.quantities[name])
+            share = {"token_ms": 1 / asked.streams, "output_tokens_per_s": asked.streams}.get(name, 1)
+            answer |= _spread(name, found.quantities[name] * share)
     return answer
 
 
