@@ -9,7 +9,6 @@ repeats, in milliseconds; the ratio is fused over products.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genwright.models.attention import _attend
-from machine import date, machine, versions
+from machine import write_result
 
 TOKENS, HEADS, SHARED, WIDTH = 2048, 9, 3, 64
 
@@ -66,9 +65,7 @@ def main() -> None:
                 f"{length:5d} {rows[-1]['dtype']:9s} fused {times['fused']} products {times['products']} ratio {ratio:.2f}"
             )
     if arguments.out:
-        arguments.out.write_text(
-            json.dumps({"rows": rows, "machine": machine(), "versions": versions(), "date": date()}, indent=1) + "\n"
-        )
+        write_result(arguments.out, rows=rows)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from genwright.engine.saving import Saver
 from genwright.models.load import load_model, load_tokenizer
 from genwright.objectives.language import Instruction
 from genwright.plan.cadence import interval_seconds
-from machine import date, machine, versions
+from machine import write_result
 
 RESULTS = Path(__file__).parent / "results" / "checkpoint.json"
 SAVE_EVERY_SECONDS = 10.0
@@ -111,14 +111,11 @@ def main() -> int:
         found[method] = summary(plain, saving)
         print(method, json.dumps(found[method], indent=1), flush=True)
     about = {
-        "date": date(),
-        "machine": machine(),
-        "versions": versions(),
         "model": options.model,
         "threads": torch.get_num_threads(),
     }
     settings = {"save_every_seconds": SAVE_EVERY_SECONDS, "steps": options.steps, "rounds": options.rounds}
-    options.out.write_text(json.dumps({**about, **settings, "measured": found}, indent=1) + "\n", encoding="utf-8")
+    write_result(options.out, **about, **settings, measured=found)
     return 0
 
 

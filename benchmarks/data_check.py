@@ -21,7 +21,7 @@ from genwright.data.low_quality import low_quality
 from genwright.data.personal import personal
 from genwright.data.repeats import THRESHOLD, exact_duplicates, near_duplicates, normalised
 from genwright.data.toxic import toxic
-from machine import date, machine, versions
+from machine import write_result
 
 KINDS = {
     "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "IBAN_CODE": "iban", "CREDIT_CARD": "credit-card", "IP_ADDRESS": "ip",
@@ -105,7 +105,6 @@ def main() -> None:
     tweets = [(row["tweet"], row["class"] != "2") for row in rows(only("hate_offensive_tweets"))]
     web = [text_in(row) for row in rows(only("web_text_demo"))]
     result = {
-        "date": date(), "machine": machine(), "versions": versions(),
         "personal": personal_data(next((options.data / "pii_synth").glob("*.json"))),
         "toxic": {"surge_toxicity": toxicity(surge), "hate_offensive_tweets": toxicity(tweets)},
         "duplicated": {
@@ -114,7 +113,7 @@ def main() -> None:
         "low_quality": {"web_text_demo": {"rows": len(web), "found": sum(bool(low_quality(text)) for text in web),
                                           "reasons": Counter(why.split(" of ")[0] for text in web for why in low_quality(text))}},
     }  # fmt: skip
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(options.out, **result)
     print(json.dumps({name: result[name] for name in ("personal", "toxic", "duplicated", "low_quality")}, indent=1))
 
 

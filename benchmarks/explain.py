@@ -19,7 +19,7 @@ from typing import Any
 from genwright.improve.explaining import explain_answer
 from genwright.project.spec import read_spec
 from genwright.talk import chat_session
-from machine import date, machine, versions
+from machine import write_result
 
 
 def place(rows: list[dict[str, Any]], text: str, key: str) -> int:
@@ -58,13 +58,13 @@ def main() -> None:
         methods[name]["better_by_both"] = sum(min(pair) > 0 for pair in zip(*gains.values()))
     gaps = [one["attributions"]["integrated gradients"]["incompleteness"] for one in found]
     result = {
-        "date": date(), "machine": machine(), "versions": versions(), "answers": len(asked), "seconds_an_answer": round(seconds, 1),
+        "answers": len(asked), "seconds_an_answer": round(seconds, 1),
         "rows_compared": found[0]["rows_compared"], "methods": methods,
         "incompleteness": {"median": round(statistics.median(gaps), 4), "most": round(max(gaps), 4)},
         "own_row_first": {key: sum(one["places"][key] == 1 for one in found) for key in found[0]["places"]},
     }  # fmt: skip
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: value for key, value in result.items() if key not in ("machine", "versions")}, indent=1))
+    write_result(options.out, **result)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

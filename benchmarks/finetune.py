@@ -279,8 +279,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             "model": options.model_name, "steps": options.steps, "rows_per_step": options.rows_per_step, "rows": rows,
             "learning_rate": options.learning_rate, "schedule": "cosine", "lora": "rank 16, alpha 32, all-linear",
         },
-        "machine": machine.machine(), "versions": machine.versions(), "commit": machine.commit(),
-        "date": machine.date(), "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - began, 1),
     }  # fmt: skip
 
 
@@ -292,8 +291,7 @@ def main() -> int:
         work = (options.keep or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
         found = measure(options, work)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    machine.write_result(options.out, **found)
     print(table(found))
     print(f"written to {options.out}")
     return 1 if any(peer["unequal"] for peer in found["peers"].values()) else 0

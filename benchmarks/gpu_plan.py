@@ -215,21 +215,16 @@ def main() -> None:
     recipes = [recipes[int(number)] for number in chosen.only.split(",")] if chosen.only else recipes
     with tempfile.TemporaryDirectory() as folder:
         rows = list(_rows(recipes, chosen, folder))
-    from machine import commit, date, machine, versions
+    from machine import write_result
 
     result = {
-        "date": date(),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
         "device": _device_name() if chosen.device == "cuda" else "cpu",
         "summary": summary(rows),
         "rows": rows,
     }
     print(json.dumps(result["summary"], indent=1))
     if chosen.device == "cuda":
-        out = Path(os.environ.get("OUT", OUT.parent)) / OUT.name
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        write_result(Path(os.environ.get("OUT", OUT.parent)) / OUT.name, **result)
 
 
 def _rows(recipes: list[dict[str, Any]], chosen: argparse.Namespace, folder: str) -> Any:

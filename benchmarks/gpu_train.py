@@ -31,7 +31,7 @@ from genwright.models.load import build_model
 from genwright.objectives.language import Causal
 from genwright.parallel.mesh import Placement
 from genwright.parallel.norm import global_norm
-from machine import date, machine, versions
+from machine import stamped
 
 OUT = Path(__file__).parent / "results" / "gpu_train.json"
 
@@ -116,7 +116,6 @@ def main() -> None:
     rate = matmul_rate(chosen.device, 8192 if chosen.device == "cuda" else 1024)
     median = seconds[len(seconds) // 2]
     result = {
-        "date": date(), "machine": machine(), "versions": versions(),
         "device": torch.cuda.get_device_name() if chosen.device == "cuda" else "cpu",
         "asked": vars(chosen), "flops_per_step": counter.get_total_flops(), "step_seconds": seconds, "matmul_flops_per_second": rate,
         "utilisation": counter.get_total_flops() / median / rate, "tokens_per_second": chosen.tokens / median,
@@ -126,7 +125,7 @@ def main() -> None:
     print(json.dumps(result, indent=1))
     if chosen.device == "cuda":
         kept = json.loads(OUT.read_text()) if OUT.exists() else []
-        OUT.write_text(json.dumps([*kept, result], indent=1) + "\n")
+        OUT.write_text(json.dumps([*kept, stamped(**result)], indent=1) + "\n")
 
 
 if __name__ == "__main__":

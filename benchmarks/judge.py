@@ -26,7 +26,7 @@ from genwright.evaluate.score import Scorer
 from genwright.evaluate.suites import Suite
 from genwright.models.load import load_model, load_tokenizer
 from genwright.talk import folder_on_disk
-from machine import commit, date, machine, versions
+from machine import versions, write_result
 
 SETS = ("arc-easy.test", "arc-challenge.test", "openbookqa.test", "commonsenseqa.test", "socialiqa.dev")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -146,15 +146,13 @@ def main() -> None:
             other.append(timed(backend, where, name))
         counted = {"ours": flops(ours, where, "few"), "theirs": flops(backend, where, "few")}
     found = {
-        "benchmark": "judge", "date": date(), "commit": commit(), "machine": machine(),
-        "versions": versions(("genwright", "torch", "transformers", "lm_eval")), "model": arguments.model,
+        "benchmark": "judge", "versions": versions(("genwright", "torch", "transformers", "lm_eval")), "model": arguments.model,
         "precision": arguments.precision, "sets": SETS, "their_batch_size": best, "their_batch_sizes_seconds": tried,
         **compared(mine, other), "flops": counted, "flops_ratio": counted["theirs"] / counted["ours"],
     }  # fmt: skip
-    text = json.dumps(found, indent=1)
-    print(text)
+    print(json.dumps(found, indent=1))
     if arguments.out:
-        arguments.out.write_text(text + "\n")
+        write_result(arguments.out, **found)
 
 
 if __name__ == "__main__":

@@ -229,10 +229,9 @@ def main() -> None:
         "largest_loss_difference": max(one["loss_difference"] for one in compared.values()),
         "largest_relative_gradient_difference": worst,
         "not_compared": ["PPO: not in TRL 1.16", "ORPO's NLL: TRL's includes the prompt", "unlearning: not in TRL"],
-        "versions": {"ours": machine.versions(), "trl": theirs["versions"]}, "machine": machine.machine(),
-        "date": machine.date(), "commit": machine.commit(),
+        "versions": {"ours": machine.versions(), "trl": theirs["versions"]},
     }  # fmt: skip
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    machine.write_result(out, **result)
     for name, one in compared.items():
         values = f"ours {one['ours']:.7f}  TRL {one['trl']:.7f}"
         print(

@@ -64,6 +64,19 @@ def commit() -> str:
         return ""
 
 
+def stamped(**found: Any) -> dict[str, Any]:
+    """What was found, with the machine, the versions, the date and the commit that it was found with; `found`'s own stay."""
+    return {"date": date(), "commit": commit(), "machine": machine(), "versions": versions(), **found}
+
+
+def write_result(path: Path, **found: Any) -> dict[str, Any]:
+    """Keep what was found as JSON, stamped; returns what was written. Its folder is made."""
+    result = stamped(**found)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
 def _git(*words: str) -> str:
     command = ["git", "-C", str(Path(__file__).parent), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

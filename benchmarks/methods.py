@@ -115,12 +115,7 @@ def main() -> None:
         (out / "run.json").write_text(json.dumps(ours(task, out), indent=1))
         return
     rows = [row for row in demo_rows(None) if not is_held_out(row)][: chosen.rows]
-    found: dict[str, Any] = {
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "date": machine.date(),
-        "methods": {},
-    }
+    found: dict[str, Any] = {}
     for method in chosen.methods.split(","):
         with tempfile.TemporaryDirectory(prefix="genwright-methods-") as name:
             work = Path(name)
@@ -131,9 +126,9 @@ def main() -> None:
                 for number in range(chosen.repeats)
             ]
         ratios = [pair["ours"]["learned_tokens_per_second"] / pair["trl"]["learned_tokens_per_second"] for pair in runs]
-        found["methods"][method] = {"ratio": statistics.median(ratios), "ratios": ratios, "runs": runs}
+        found[method] = {"ratio": statistics.median(ratios), "ratios": ratios, "runs": runs}
         say(f"{method}: {', '.join(f'{ratio:.2f}' for ratio in ratios)} times TRL's learned tokens a second")
-    (HERE / "results" / "methods.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    machine.write_result(HERE / "results" / "methods.json", methods=found)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import plan_accuracy_page as page
 from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import place
 from genwright.plan.published.rows import predict_all, read_rows
-from machine import commit, date, machine, versions
+from machine import write_result
 
 GIB = 2**30
 SKIPPED = {
@@ -255,8 +255,7 @@ def main() -> None:
         "peak_gib": _peak_gib(),
         "power": _power(),
     }
-    result |= {"machine": machine(), "versions": versions(), "date": date(), "commit": commit()}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    result = write_result(RESULT, **result)
     print(page.table(result))
     page.write(result)
 

@@ -37,7 +37,7 @@ from genwright.plan.priced.step_time import step_time
 from genwright.plan.traced.setup import Setup
 from genwright.plan.training import trace_training
 from gpu_train import random_model, step_of, timed
-from machine import commit, date, machine, versions
+from machine import write_result
 
 OUT = Path(__file__).parent / "results" / "plan_cpu.json"
 
@@ -138,17 +138,9 @@ def main() -> None:
         for case in cases:
             rows.append(run_case(case, chosen.steps, Path(folder), curves))
             print(json.dumps({name: rows[-1][name] for name in ("case", "plan_error", "estimate_error")}), flush=True)
-    result = {
-        "date": date(),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
-        "summary": summary(rows),
-        "rows": rows,
-    }
-    print(json.dumps(result["summary"], indent=1))
+    print(json.dumps(summary(rows), indent=1))
     if not chosen.smoke and not chosen.only:
-        OUT.write_text(json.dumps(result, indent=1) + "\n")
+        write_result(OUT, summary=summary(rows), rows=rows)
 
 
 if __name__ == "__main__":

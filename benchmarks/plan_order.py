@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.plan.published.rows import predict, read_rows
-from machine import commit, date, machine, versions
+from machine import write_result
 from plan_accuracy import SKIPPED, time_error
 
 OUT = Path(__file__).parent / "results" / "plan_order.json"
@@ -97,8 +97,7 @@ def main() -> None:
     found = {"any way to split the work": pairs(rows, rates, VARIED), "strategy or degrees": pairs(rows, rates, SPLIT)}
     result = {name: summary(kept) for name, kept in found.items()}
     print(json.dumps(result, indent=1))
-    made = {"machine": machine(), "versions": versions(), "date": date(), "commit": commit()}
-    OUT.write_text(json.dumps(result | made, indent=1) + "\n")
+    write_result(OUT, **result)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 from genwright.plan.priced.energy import phase_watts
 from genwright.plan.published.row_serving import serving_row
 from genwright.plan.serving import decode_seconds, prefill_seconds, server
-from machine import commit, date, machine, versions
+from machine import write_result
 
 OUT = Path(__file__).parent / "results" / "plan_power.json"
 ROWS = Path(__file__).parents[2] / "shared" / "data" / "planner" / "inference_open.csv"
@@ -51,15 +51,7 @@ def main() -> None:
         name: statistics.median(abs(float(row[name])) for row in rows) for name in ("power_error", "energy_error")
     }
     print(json.dumps(summary))
-    result = {
-        "date": date(),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
-        "summary": summary,
-        "rows": rows,
-    }
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(OUT, summary=summary, rows=rows)
 
 
 if __name__ == "__main__":

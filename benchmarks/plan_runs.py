@@ -18,7 +18,7 @@ from typing import Any
 from genwright.catalogue.device_names import place
 from genwright.plan.priced.energy import footprint
 from genwright.plan.whole_run import whole_run
-from machine import commit, date, machine, versions
+from machine import write_result
 
 OUT = Path(__file__).parent / "results" / "plan_runs.json"
 ROWS = Path(__file__).parents[2] / "shared" / "data" / "planner" / "runs_open.csv"
@@ -67,15 +67,7 @@ def main() -> None:
     for row in rows:
         print(json.dumps(row))
     print(json.dumps(summary))
-    result = {
-        "date": date(),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
-        "summary": summary,
-        "rows": rows,
-    }
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(OUT, summary=summary, rows=rows)
 
 
 if __name__ == "__main__":

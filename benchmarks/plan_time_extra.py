@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.plan.published.rows import predict
-from machine import commit, date, machine, versions
+from machine import stamped
 
 ROWS = Path(__file__).parent / "plan_time_extra.csv"
 OUT = Path(__file__).parent / "results" / "plan_time_extra.json"
@@ -93,8 +93,7 @@ def main() -> None:
     print("refused", len(found["refused"]))
     if not chosen.kind:
         known = json.loads(OUT.read_text()) if OUT.exists() else {}
-        found |= {"date": date(), "commit": commit(), "machine": machine(), "versions": versions()}
-        OUT.write_text(json.dumps(known | {chosen.name: found}, indent=1) + "\n")
+        OUT.write_text(json.dumps(known | {chosen.name: stamped(**found)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

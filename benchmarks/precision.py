@@ -163,8 +163,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     shown = {key: value for key, value in task.items() if key in ("steps", "rows_per_step", "learning_rates")}
     return {
         "ways": ways, "task": {**shown, "model": options.model, "schedule": "cosine", "held_out_rows": options.held_out},
-        "rounds": len(rounds), "machine": machine.machine(), "versions": machine.versions((*machine.PACKAGES, "torchao")),
-        "commit": machine.commit(), "date": machine.date(),
+        "rounds": len(rounds), "versions": machine.versions((*machine.PACKAGES, "torchao")),
     }  # fmt: skip
 
 
@@ -253,7 +252,7 @@ def main() -> int:
         print(json.dumps(run_one(options.one, json.load(sys.stdin))))
         return 0
     if not options.page:
-        options.out.write_text(json.dumps(measure(options), indent=1) + "\n", encoding="utf-8")
+        machine.write_result(options.out, **measure(options))
     if options.out == RESULT:
         result = json.loads(RESULT.read_text(encoding="utf-8"))
         PAGE.write_text(page_with(PAGE.read_text(encoding="utf-8"), result), encoding="utf-8")

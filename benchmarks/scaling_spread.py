@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from genwright.plan.scaling import BESIROGLU, resampled
-from machine import commit, date, machine, versions
+from machine import write_result
 
 OUT = Path(__file__).parent / "results" / "scaling_spread.json"
 LEFT_OUT = 5
@@ -40,9 +40,8 @@ def main() -> None:
     result = {
         "points": len(points), "draws": len(drawn), "errors": np.std(drawn, axis=0).tolist(), "printed_errors": BESIROGLU.errors,
         "covariance": np.cov(logs.T).tolist(), "correlation": np.corrcoef(logs.T).tolist(),
-        "machine": machine(), "versions": versions(), "date": date(), "commit": commit(),
     }  # fmt: skip
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(OUT, **result)
     print(json.dumps({name: result[name] for name in ("errors", "correlation", "covariance")}))
 
 

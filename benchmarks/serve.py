@@ -25,7 +25,7 @@ from typing import Any
 
 import uvloop
 
-from machine import commit, date, machine, versions
+from machine import versions, write_result
 from serve_parts import (
     EXPERTS,
     PROMPT,
@@ -200,17 +200,11 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.smoke:
         chosen.seconds, chosen.rounds, chosen.minutes = 6.0, 1, min(chosen.minutes, 0.5)
-    result = {
-        "date": date(),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(PACKAGES),
-        **kinds[chosen.what](chosen),
-    }
-    print(json.dumps({key: value for key, value in result.items() if key not in ("machine", "versions")}, indent=1))
+    result = kinds[chosen.what](chosen)
+    print(json.dumps(result, indent=1))
     if not chosen.smoke:
         name = f"serve_{chosen.what}" + (f"_{chosen.parts.replace(',', '_')}" if chosen.parts else "")
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_result(RESULTS / f"{name}.json", **{"versions": versions(PACKAGES), **result})
 
 
 if __name__ == "__main__":
