@@ -104,6 +104,23 @@ SUMMARIES: dict[str, dict[str, Any]] = {
             {"name": "lora", "skipped": "", "score": score(49.5, 44.5, 54.4, 388), "planned": PLANNED, "measured": MEASURED},
         ],
         "look": LOOK,
+        "errors": {
+            "rung": "lora", "failing": 196, "rows": 388,
+            "clusters": [
+                {"rows": 61, "words": ["dns", "zone", "record"], "examples": [
+                    {"prompt": "Delete a DNS zone without asking.", "reference": "az network dns zone delete -g MyGroup -n example.org --yes",
+                     "prediction": "az network dns record-set delete -g MyGroup -z example.org"}]},
+                {"rows": 34, "words": ["tags", "update"], "examples": [
+                    {"prompt": "Update the tags of a Cosmos DB account.", "reference": "az cosmosdb update --tags env=prod", "prediction": ""}]},
+            ],
+            "changes": [
+                {"before": "few-shot", "after": "lora", "fixed": 118, "broke": 14,
+                 "fixed_examples": [{"prompt": "Show the details of a key vault secret.", "reference": "az keyvault secret show",
+                                     "prediction": "az keyvault secret show"}],
+                 "broke_examples": [{"prompt": "List all the storage accounts.", "reference": "az storage account list",
+                                     "prediction": "az storage list"}]},
+            ],
+        },
     },
     "evaluate": {
         "metric": "command-path", "split": "test", "target": 35.0, "met": True, "scores": SCORES,

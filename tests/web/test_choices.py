@@ -66,3 +66,14 @@ def test_failing_rows_are_escaped() -> None:
     page = str(failures_section({"clusters": [cluster], "changes": [], "failing": 2, "rows": 9, "rung": "lora"}))
     assert "&lt;b&gt;" in page and "(nothing)" in page and "2 of 9" in page
     assert failures_section({}) is None
+
+
+def test_examples_of_what_a_rung_fixed_and_broke_stand_under_its_name() -> None:
+    row = lambda words: {"prompt": words, "reference": "r", "prediction": "p"}
+    change = {"before": "few-shot", "after": "lora", "fixed": 7, "broke": 2}
+    shown = {"fixed_examples": [row("mended one")], "broke_examples": [row("spoilt one")]}
+    page = str(failures_section({"changes": [{**change, **shown}], "failing": 3, "rows": 9, "rung": "lora"}))
+    fixed, broke = page.index("lora fixed, after few-shot"), page.index("lora broke, after few-shot")
+    assert fixed < page.index("mended one") < broke < page.index("spoilt one")
+    assert "1 of 7 rows" in page and "1 of 2 rows" in page
+    assert "mended" not in str(failures_section({"changes": [change]}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -154,3 +155,12 @@ def test_the_page_is_never_wider_than_its_window(browse, finished: Path, width: 
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', told, render(finished))
     dom, _, _ = browse(page, "--dump-dom", "--hide-scrollbars", f"--window-size={width},900")
     assert f"<title>{width} of {width}</title>" in dom
+
+
+def test_a_reused_stage_says_why_it_was_reused_not_why_it_once_ran(recorded: ModuleType, tmp_path: Path) -> None:
+    base = recorded.write_project(tmp_path)
+    with (base / ".genwright" / "events.jsonl").open("a") as record:
+        record.write(json.dumps({"time": 1.8e9, "kind": "stage_reused", "stage": "scope", "key": "c0ffee"}) + "\n")
+    page = render(base)
+    assert "<b>reused</b> · nothing that it depends on has changed" in page
+    assert "<b>reused</b> · never run" not in page and "<b>done</b> · never run" in page

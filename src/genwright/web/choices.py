@@ -112,7 +112,7 @@ def _with_before(rungs: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, 
 
 
 def failures_section(errors: Mapping[str, Any]) -> Html | None:
-    """Clusters of rows that still fail, and what each rung fixed and broke."""
+    """What each rung fixed and broke, with examples, and the rows that still fail in clusters."""
     found, changes = errors.get("clusters", []), errors.get("changes", [])
     if not found and not changes:
         return None
@@ -120,23 +120,34 @@ def failures_section(errors: Mapping[str, Any]) -> Html | None:
     lead = f"{errors.get('failing', 0)} of {errors.get('rows', 0)} validation rows still fail with {errors.get('rung', '')}."
     return tag(
         "section", tag("h2", "What still fails"), tag("p", lead, class_="lead"),
-        _table("From rung to rung", ("before", "after", "fixed", "broke"), rows) if rows else None,
         *(_cluster(one) for one in found),
+        _table("From rung to rung", ("before", "after", "fixed", "broke"), rows) if rows else None,
+        *(part for one in changes for part in _changed(one)),
     )  # fmt: skip
 
 
 def _cluster(one: Mapping[str, Any]) -> Html:
-    shown = [
-        tag(
-            "li",
-            f"{row['prompt']} → ",
-            tag("code", row["prediction"] or "(nothing)"),
-            " wanted ",
-            tag("code", row["reference"]),
-        )
-        for row in one["examples"]
+    return _examples("cluster lost", ", ".join(one["words"]), f"{one['rows']} rows", one["examples"])
+
+
+def _changed(one: Mapping[str, Any]) -> list[Html]:
+    """Examples of what a rung fixed and broke; nothing where a record has none."""
+    told = (("gained", "fixed", one.get("fixed_examples")), ("lost", "broke", one.get("broke_examples")))
+    return [
+        _examples(class_, f"{one['after']} {verb}, after {one['before']}", f"{len(shown)} of {one[verb]} rows", shown)
+        for class_, verb, shown in told
+        if shown
     ]
-    return tag("div", tag("h3", ", ".join(one["words"]), " ", tag("small", f"{one['rows']} rows")), tag("ul", *shown))
+
+
+def _examples(class_: str, title: str, count: str, rows: Sequence[Mapping[str, Any]]) -> Html:
+    answers = lambda row: tag("dl", *_said("wanted", row["reference"]), *_said("said", row["prediction"]))
+    cards = [tag("article", tag("p", row["prompt"], class_="prompt"), answers(row)) for row in rows]
+    return tag("div", tag("h3", f"{title} ", tag("small", count)), *cards, class_=f"samples {class_}")
+
+
+def _said(name: str, words: str) -> tuple[Html, Html]:
+    return tag("dt", name), tag("dd", tag("code", words or "(nothing)"))
 
 
 def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:

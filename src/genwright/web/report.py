@@ -13,10 +13,16 @@ from genwright.base.units import Bytes, Seconds
 from genwright.web.choices import candidates_section, failures_section, gains_section
 from genwright.web.html import Html, join, tag
 from genwright.web.plots import curves, difference_track, interval_track, ratio_track
-from genwright.web.summaries import STAGES, Comparison, Results, compare, read_results, shortened
+from genwright.web.summaries import SELDOM, STAGES, Comparison, Results, compare, read_results, shortened
 
 SAMPLES = 4
 """Rows shown of each kind: gained, lost, and wrong both times."""
+
+STATES = {"stage_reused": "reused", "stage_failed": "failed", "stage_stopped": "stopped", "stage_finished": "done"}
+"""What an event makes of its stage."""
+
+REUSED = "nothing that it depends on has changed"
+"""Why a stage is reused: the one reason there is."""
 
 
 def render(project_folder: str | Path) -> str:
@@ -146,10 +152,11 @@ def _because(results: Results) -> str:
 
 
 def stages(results: Results) -> Html:
-    """Five stages in order: done, reused or stopped, how long each took, and why it ran."""
-    told = {stage: _told(results, stage) for stage in STAGES}
+    """The project's stages in order: done, reused or stopped, how long each took, and why it ran or was reused."""
+    known = {str(event["stage"]) for event in results.events if event.get("stage")} | set(results.stages)
+    told = {stage: _told(results, stage) for stage in STAGES if stage not in SELDOM or stage in known}
     whole = sum(seconds or 0 for _, seconds, _ in told.values()) or 1
-    cards = [_stage_card(stage, *told[stage], whole) for stage in STAGES]
+    cards = [_stage_card(stage, *told[stage], whole) for stage in told]
     return _section("Stages", None, tag("ol", *cards, class_="stages"))
 
 
@@ -157,18 +164,13 @@ def _told(results: Results, stage: str) -> tuple[str, float | None, str]:
     """(state, seconds, why) of a stage from the events; the latest word counts."""
     state, seconds, why = ("done" if stage in results.stages else "not run"), None, ""
     for event in results.events:
-        if event.get("stage") == stage:
-            kind = event["kind"]
-            state = {
-                "stage_reused": "reused",
-                "stage_failed": "failed",
-                "stage_stopped": "stopped",
-                "stage_finished": "done",
-            }.get(kind, state)
-            why = (
-                str(event.get("why") or event.get("error") or why) if kind in ("stage_started", "stage_failed") else why
-            )
-            seconds = event.get("seconds", seconds) if kind == "stage_finished" else seconds
+        if event.get("stage") != stage:
+            continue
+        kind = event["kind"]
+        state = STATES.get(kind, state)
+        if kind in ("stage_started", "stage_failed", "stage_reused"):
+            why = str(event.get("why") or event.get("error") or (REUSED if kind == "stage_reused" else why))
+        seconds = event.get("seconds", seconds) if kind == "stage_finished" else seconds
     return state, seconds, why
 
 

@@ -12,7 +12,9 @@ from genwright.base.files import json_lines
 from genwright.base.units import Bytes, Flops, Joules, Money, Quantity, Seconds
 from genwright.project.store import Store
 
-STAGES = ("scope", "select", "adapt", "evaluate", "integrate")
+STAGES = ("scope", "select", "adapt", "evaluate", "unlearn", "integrate")
+SELDOM = ("unlearn",)
+"""Stages that only some projects have."""
 
 QUANTITIES: dict[str, tuple[str, type[Quantity]]] = {
     "train_peak_bytes": ("memory: training, longest batch", Bytes),
