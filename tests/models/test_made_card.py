@@ -119,7 +119,7 @@ def test_a_licence_that_the_hub_does_not_know_keeps_its_name() -> None:
 def test_energy_has_its_source_and_the_plan_its_range() -> None:
     """480 s at 45 W are 21.6 kJ; the rung that was not taken took 100 s more."""
     rung = lambda name, seconds: {
-        "name": name, "measured": {"seconds": seconds, "joules": seconds * 45.0},
+        "name": name, "measured": {"seconds": seconds, "watts": 45.0, "joules": seconds * 45.0},
         "planned": {"seconds": 468.0, "low": {"seconds": 360.0}, "high": {"seconds": 600.0}},
     }  # fmt: skip
     adapt = {**SUMMARIES["adapt"], "rungs": [rung("few-shot", 100.0), rung("lora", 480.0)]}

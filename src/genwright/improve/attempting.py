@@ -174,6 +174,7 @@ def added(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
 
 def _bill(seconds: float, hardware: Any) -> dict[str, float | None]:
     return {
+        "watts": hardware.watts,
         "joules": seconds * hardware.watts if hardware.watts else None,
         "usd": seconds / 3600 * hardware.usd_per_hour if hardware.usd_per_hour else None,
     }

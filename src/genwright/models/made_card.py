@@ -234,14 +234,15 @@ def _said(quantities: Mapping[str, Any], name: str) -> str:
 def _energy(summaries: Summaries) -> str:
     """Energy with its source: stated watts times time, of the chosen rung and of every rung; nothing where none is stated."""
     measured = [rung["measured"] for rung in summaries.get("adapt", {}).get("rungs", ()) if rung.get("measured")]
-    known = [one for one in measured if one.get("joules") and one.get("seconds")]
+    known = [one for one in measured if one.get("joules")]
     if not known:
         return "Energy is not known: the project states no watts."
-    watts = known[0]["joules"] / known[0]["seconds"]
+    stated = " or ".join(f"{value:.4g} W" for value in dict.fromkeys(one.get("watts") for one in known) if value)
     chosen = _rung(summaries).get("measured", {}).get("joules")
     own = f"Energy: {Joules(chosen)} for {_chosen(summaries)}, " if chosen else "Energy: "
     total = Joules(sum(one["joules"] for one in known))
-    return f"{own}{total} for all rungs. That is the time measured times the {watts:.4g} W that the project states; nothing was metered."
+    source = f"the time measured times the {stated or 'watts'} that the project states; nothing was metered"
+    return f"{own}{total} for all rungs. That is {source}."
 
 
 def _limits(summaries: Summaries) -> str:
