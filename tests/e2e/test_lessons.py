@@ -31,7 +31,7 @@ def handed(
         "genwright.plan.here.rungs.calibrate", lambda *_, **__: Rates(bytes_per_second=1e9, flops_per_second=1e9)
     )
 
-    for room in ("plan.verify", "improve.training"):
+    for room in ("plan.here.verify", "improve.training"):
         monkeypatch.setattr(f"genwright.{room}.release_freed_memory", lambda: None)
 
     def run(rung: str, **project: str) -> tuple[dict[str, Any], Path]:
