@@ -29,8 +29,10 @@ from genwright.models.load import build_model
 from genwright.parallel.mesh import SINGLE, Placement, fake_ranks
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.here.calibrate import calibrate
+from genwright.plan.here.layers import by_layers
 from genwright.plan.here.trace import (
     BuiltFake,
+    Trace,
     build_fake,
     over_the_full_base,
     trace_generation,
@@ -125,7 +127,7 @@ def plan_training(
         "train_peak_bytes": max(steps[0].peak.total + snapshot, weights_bytes + sizes["weights"]),
         "save_peak_bytes": sizes["state"] + sizes["weights"] + snapshot,
         "resume_peak_bytes": sizes["state"] + sizes["weights"] + sizes["largest"],
-        "merge_peak_bytes": trace_merge(recipe, config) + weights_bytes,
+        "merge_peak_bytes": by_layers(config, lambda one: (trace_merge(recipe, one),))[0] + weights_bytes,
         "evaluate_peak_bytes": max(judged_peak, loading_bytes(config, dtype, weights_bytes)),
     }
     processes = {"train_peak_bytes": place.ranks, "save_peak_bytes": place.ranks, "resume_peak_bytes": place.ranks}
@@ -190,25 +192,29 @@ def _generation(
     if asking.reading is not None:
         return _reading(config, dtype, asking.reading, machine, wrap=wrap, say=say)
     rows = min(GENERATION_ROWS, len(asking.prompts))
-    peak = trace_generation(
-        config, dtype=dtype, rows=rows, prompt=max(asking.prompts), new=max(2, asking.max_new_tokens), wrap=wrap
-    )
     written = sorted(asking.answers)[int(0.95 * (len(asking.answers) - 1))] + 1
     expected = asking.max_new_tokens if writes_to_the_limit else min(written, asking.max_new_tokens)
-    typical = trace_generation(
-        config, dtype=dtype, rows=rows, prompt=math.ceil(statistics.fmean(asking.prompts)), new=max(2, expected), wrap=wrap
-    )  # fmt: skip
-    rates = calibrate([typical.prefill.tracker], machine.calibrations, say=say)
+    mean = math.ceil(statistics.fmean(asking.prompts))
+
+    def peak_of(one: Any) -> tuple[float, ...]:
+        new = max(2, asking.max_new_tokens)
+        found = trace_generation(one, dtype=dtype, rows=rows, prompt=max(asking.prompts), new=new, wrap=wrap)
+        return (found.prefill.peak.total, found.decode.peak.total)
+
+    def seconds_of(one: Any) -> tuple[float, ...]:
+        found = trace_generation(one, dtype=dtype, rows=rows, prompt=mean, new=max(2, expected), wrap=wrap)
+        rates = calibrate([found.prefill.tracker], machine.calibrations, say=say)
+        return price(found.prefill.events, rates), price(found.decode.events, rates)
+
+    peak = max(by_layers(config, peak_of))
+    prefill, decode = by_layers(config, seconds_of)
     batches = math.ceil(len(asking.prompts) / rows)
-    prefill, decode = price(typical.prefill.events, rates), price(typical.decode.events, rates)
     value = batches * (prefill + decode * expected)
     low, high = (
         batches * (prefill + decode * min(written, expected)),
         batches * (prefill + decode * asking.max_new_tokens),
     )
-    return Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE)), max(
-        peak.prefill.peak.total, peak.decode.peak.total
-    )
+    return Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE)), round(peak)
 
 
 def _reading(
@@ -219,12 +225,19 @@ def _reading(
     batch_of = lambda number: reading.feed.batches([number], seed=0, step=0, packing=True, capacity=1 << 60)
     longest = max(range(len(sizes)), key=sizes.__getitem__)
     median = sizes.index(statistics.median_low(sizes))
-    peak, typical = (
-        trace_reading(config, dtype=dtype, head=reading.head, objective=reading.objective, batches=partial(batch_of, number), wrap=wrap)
-        for number in (longest, median)
-    )  # fmt: skip
-    rates = calibrate([typical.tracker], machine.calibrations, say=say)
-    return around(price(typical.events, rates) * len(sizes), TIME_BELOW, TIME_ABOVE), peak.peak.total
+
+    def read(one: Any, number: int) -> Trace:
+        return trace_reading(
+            one, dtype=dtype, head=reading.head, objective=reading.objective, batches=partial(batch_of, number), wrap=wrap
+        )  # fmt: skip
+
+    def seconds_of(one: Any) -> tuple[float, ...]:
+        typical = read(one, median)
+        return (price(typical.events, calibrate([typical.tracker], machine.calibrations, say=say)),)
+
+    (peak,) = by_layers(config, lambda one: (read(one, longest).peak.total,))
+    (each,) = by_layers(config, seconds_of)
+    return around(each * len(sizes), TIME_BELOW, TIME_ABOVE), round(peak)
 
 
 def _sizes(fake: BuiltFake) -> dict[str, int]:

@@ -89,7 +89,7 @@ def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], rec
     built, tracker = fake.built, fake.tracker
     with fake.mode, tracker:
         if not built.optimizer.state:
-            _run_step(built, make_batches(), recipe)
+            _bear_state(built)
             tracker.track(
                 [tensor for state in built.optimizer.state.values() for tensor in state.values()], "optimizer"
             )
@@ -100,6 +100,14 @@ def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], rec
             _run_step(built, batches, recipe)
         peak = tracker.peak
     return Trace(tracker.events[first:], peak, tracker)
+
+
+def _bear_state(built: Built) -> None:
+    """What the first step leaves in the optimizer, without the step: only gradients' shapes decide it."""
+    for parameter in built.parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    built.optimizer.step()
+    built.optimizer.zero_grad(set_to_none=True)
 
 
 def _run_step(built: Built, batches: Sequence[Batch], recipe: Recipe) -> None:

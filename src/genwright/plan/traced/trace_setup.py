@@ -25,7 +25,7 @@ from transformers.initialization import no_init_weights
 from genwright.models.families import family_of
 from genwright.models.load import build_model
 from genwright.models.surgery import layers_of
-from genwright.plan.published.frameworks import Profile
+from genwright.plan.published.profile import Profile
 from genwright.plan.traced.attention import attention_name
 from genwright.plan.traced.losses import loss_of
 from genwright.plan.traced.pieces import Pieces, Segment, Weight
@@ -46,7 +46,7 @@ COMPUTE = {
 def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, depth: int = TRACED_LAYERS) -> Pieces:
     """`config` is a plain config with its `model_type`. `depth` layers are traced, or all where there are fewer."""
     full = _config(config)
-    small, stacks = _shrunk(full, depth + UNLIKE_LAYERS.get(setup.adapter, 0))
+    small, stacks = shrunk(full, depth + UNLIKE_LAYERS.get(setup.adapter, 0))
     splits = _split(small, setup.tensor_degree)
     with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
         model = _model(small, setup, profile)
@@ -75,7 +75,7 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
     heads = getattr(text, "num_attention_heads", 0) or getattr(text, "n_head", 0) or 1
     width = text.hidden_size
     return Pieces(
-        segments, weights, _depths(full), [len(layers) for layers in lists], width, getattr(text, "head_dim", None) or width // heads,
+        segments, weights, depths(full), [len(layers) for layers in lists], width, getattr(text, "head_dim", None) or width // heads,
         heads, text.vocab_size, getattr(text, "max_position_embeddings", 0) or 0, recorder.left_out,
         sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()), layer_peak, head_peak,
         cache_bytes(full, COMPUTE[setup.precision].itemsize) // setup.tensor_degree,
@@ -100,12 +100,13 @@ def _depth_keys(config: Any) -> list[str]:
     return [next(key for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers") if hasattr(config, key))]
 
 
-def _depths(config: Any) -> list[int]:
+def depths(config: Any) -> list[int]:
+    """Layers of each stack."""
     text = config if family_of(config) == "encoder-decoder" else config.get_text_config()
     return [int(getattr(text, key)) for key in _depth_keys(text)]
 
 
-def _shrunk(config: Any, depth: int) -> tuple[Any, list[int]]:
+def shrunk(config: Any, depth: int) -> tuple[Any, list[int]]:
     """A copy of `depth` layers a stack, and how many each has."""
     small = copy.deepcopy(config)
     text = small if family_of(small) == "encoder-decoder" else small.get_text_config()
