@@ -1,4 +1,4 @@
-"""The five stages, one function each: the table of contents of the whole kit.
+"""The stages, one function each: the table of contents of the whole kit.
 
 Each takes a Context (the project file, the artifacts of the stages it reads, a folder that becomes its artifact, a
 folder that survives a kill, the record of the run) and returns its summary, which is written as <stage>.json.
@@ -7,11 +7,14 @@ folder that survives a kill, the record of the run) and returns its summary, whi
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genwright.catalogue.parts import METRICS
+from genwright.base.errors import BadRequest
+from genwright.catalogue.parts import ADAPTERS, METRICS, RUNGS
 from genwright.catalogue.tasks import task
 from genwright.data.files import write_rows
 from genwright.data.formats import Row
@@ -19,13 +22,17 @@ from genwright.data.layouts import families_that_learn
 from genwright.data.sources import read_rows
 from genwright.data.splits import check_leakage, split
 from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
+from genwright.export.expert import publish_expert
 from genwright.export.handover import hand_over, hand_over_served
+from genwright.export.merge import Say, merge_adapter
 from genwright.improve.attempting import publish
 from genwright.improve.climbing import climb_project
 from genwright.improve.judging import groups_of, judge
 from genwright.improve.lessons import TEXT, without_held_out
 from genwright.improve.placing import memory_bytes, placement_of
 from genwright.improve.selecting import TryOut
+from genwright.improve.unlearning import of_project, succeeded
+from genwright.improve.unlearning import unlearn as unlearned
 from genwright.improve.workshop import Workshop
 from genwright.models.choose import choose_model
 from genwright.models.made_card import write_card
@@ -121,18 +128,57 @@ def evaluate(context: Context) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def integrate(context: Context) -> dict[str, Any]:
-    """Hand it over: merge in float32, prove that the merged model answers as the adapted one did, write its card."""
+def unlearn(context: Context) -> dict[str, Any]:
+    """Make what was chosen forget some rows and keep others; ask it before and after, and attack what is left."""
     workshop = Workshop.of(context, made=context.inputs["adapt"])
-    chosen = json.loads((context.inputs["evaluate"] / "evaluate.json").read_text())["chosen"]
+    say = lambda text: context.events.write("note", stage="unlearn", text=text)
+    model = merged_result(workshop, context, say)
+    request = of_project(context.spec, model, context.base)
+    found = unlearned(request, context.out, say, context.stop)
+    if (context.out / "adapter").exists():
+        merge_adapter(model, context.out / "adapter", context.out / "model", say=say)
+        shutil.rmtree(context.out / "adapter")
+    return {**found, "model": "model", "met": succeeded(found)}
+
+
+def merged_result(workshop: Workshop, context: Context, say: Say) -> Path:
+    """The folder of the chosen rung's model, its adapter merged. Errors: BadRequest for one that cannot be, or writes no text."""
+    solution = workshop.solution(_chosen(context))
+    mergeable = not solution.adapter or ADAPTERS[RUNGS[solution.rung](context.spec, solution.rung).method].mergeable
+    if solution.head.kind != "language" or not mergeable:
+        raise BadRequest(
+            f"What {solution.rung} left cannot be made to forget.", wanted="a model that writes text, or an adapter that can be merged",
+            do="leave [unlearn] out, or adapt by full fine-tuning or lora",
+        )  # fmt: skip
+    if not solution.adapter:
+        return Path(solution.model)
+    merged = context.work / "merged"
+    if not merged.exists():
+        merge_adapter(Path(solution.model), Path(solution.adapter), merged, head=solution.head, say=say)
+    return merged
+
+
+def _chosen(context: Context) -> str:
+    """The rung that the test rows were last read for."""
+    return str(json.loads((context.inputs["evaluate"] / "evaluate.json").read_text())["chosen"])
+
+
+def integrate(context: Context) -> dict[str, Any]:
+    """Hand it over: merge in float32, or publish the adapter as an expert; prove that it answers as the adapted one did; its card."""
+    workshop = Workshop.of(context, made=context.inputs["adapt"])
     say = lambda text: context.events.write("note", stage="integrate", text=text)
-    spec = context.spec
-    handed = hand_over(workshop, workshop.solution(chosen), context.out, merge=spec.integrate.merge, say=say)
+    spec, solution = context.spec, workshop.solution(_chosen(context))
+    if "unlearn" in context.inputs:
+        solution = replace(solution, model=str(context.inputs["unlearn"] / "model"), adapter="")
+    handed = hand_over(workshop, solution, context.out, merge=spec.integrate.merge, say=say)
     if spec.integrate.engine == "llamacpp":
-        base = Path(workshop.solution(chosen).model)
+        base = Path(solution.model)
         handed = hand_over_served(workshop, context.out, handed, base=base, quantize=spec.integrate.quantize, say=say)
     handed |= {"engine": spec.integrate.engine, "quantize": spec.integrate.quantize}
     summaries = {name: json.loads((folder / f"{name}.json").read_text()) for name, folder in context.inputs.items()}
+    if handed["form"] == "adapter":
+        library = context.base / spec.serve.library
+        handed |= publish_expert(workshop, solution, context.out / "adapter", library, summaries, say)
     (context.out / "README.md").write_text(
         write_card(spec.project.name, {**summaries, "integrate": handed}), encoding="utf-8"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,13 @@ import pytest
 from peft import PeftModel
 from safetensors.torch import load_file
 from tests.e2e.tiny import rows, write_model
+from tests.serve.conftest import running
+from tests.serve.texts import WordEmbedder
 from transformers import AutoModelForCausalLM
+
+from genwright.base.errors import GenwrightError
+from genwright.project.spec import read_spec
+from genwright.serve.house import build
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "experts"
 MADE = shutil.ignore_patterns("data", "model", ".genwright", "report.html", "__pycache__")
@@ -47,7 +54,7 @@ def write(path: Path, lines: list[dict]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_four_experts_and_one_for_all(folder: Path, genwright_here: Callable) -> None:
+def test_four_experts_and_one_for_all(folder: Path, genwright_here: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     adapters = {}
     for project in [*FIELDS, "all"]:
         done = genwright_here(folder / project, "apply", "--json", *(word for one in SHORT for word in ("--set", one)))
@@ -65,6 +72,37 @@ def test_four_experts_and_one_for_all(folder: Path, genwright_here: Callable) ->
         together.load_adapter(adapters[project], adapter_name=project)
     assert set(together.peft_config) == {*FIELDS, "all"}
     assert_the_table_compares_the_same_rows(folder)
+    assert_auto_answers_with_each(folder, monkeypatch)
+
+
+def assert_auto_answers_with_each(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any of the four projects serves all of them, each proven against `transformers` and `peft`; no further question is asked."""
+    monkeypatch.setattr("genwright.serve.embed.packaged_embedder", WordEmbedder)
+    spec, project = read_spec(folder / "az" / "genwright.toml"), folder / "az"
+    with running(build(spec, project, say=lambda text: None).app) as client:
+        until = time.monotonic() + 60
+        while client.get("/ready").status_code != 200 and time.monotonic() < until:
+            time.sleep(0.05)
+        names = [one["id"] for one in client.get("/v1/models").json()["data"]]
+        assert names == ["auto", "model", *sorted(f"expert-{field}" for field in FIELDS)]
+        for field in FIELDS:
+            question = [{"role": "user", "content": f"{field}: what colour is house number 3"}]
+            answer = client.post("/v1/chat/completions", json={"messages": question, "max_tokens": 2})
+            told = answer.json()
+            assert (told["genwright"]["expert"], told["genwright"]["reason"]) == (f"expert-{field}", "fits"), told
+            named = client.post(
+                "/v1/chat/completions", json={"model": f"expert-{field}", "messages": question, "max_tokens": 2}
+            )
+            assert named.json()["genwright"]["version"] == told["genwright"]["version"] is not None
+        strange = [{"role": "user", "content": "Explain opera to a child."}]
+        assert (
+            client.post("/v1/chat/completions", json={"messages": strange, "max_tokens": 2}).json()["model"] == "model"
+        )
+    records = sorted((project / ".genwright" / "serve" / "experts").glob("*/parity.json"))
+    assert len(records) == 4 and all(json.loads(one.read_text())["passed"] for one in records)
+    records[0].write_text(json.dumps({**json.loads(records[0].read_text()), "largest_gap": 3.0}))
+    with pytest.raises(GenwrightError, match=r"expert 'expert-aws' .* does not answer as the trained one did"):
+        build(spec, project, say=lambda text: None)
 
 
 def assert_the_table_compares_the_same_rows(folder: Path) -> None:

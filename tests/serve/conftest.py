@@ -208,6 +208,33 @@ def serving(
         bound.close()
 
 
+@contextmanager
+def running(app: Any) -> Iterator[httpx.Client]:
+    """A client of an application that listens, its own lifespan included, while the block runs."""
+    bound, stop_of, loop_of, started = listening("127.0.0.1", 0), [], [], threading.Event()
+
+    async def alive() -> None:
+        stop_of.append(asyncio.Event())
+        loop_of.append(asyncio.get_running_loop())
+        server = server_of(app)
+        task = asyncio.create_task(run_until(server, bound, stop_of[0]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        started.set()
+        await task
+
+    thread = threading.Thread(target=lambda: asyncio.run(alive()))
+    thread.start()
+    assert started.wait(60), "the server did not start"
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{bound.getsockname()[1]}", timeout=60) as client:
+            yield client
+    finally:
+        loop_of[0].call_soon_threadsafe(stop_of[0].set)
+        thread.join(20)
+        bound.close()
+
+
 @pytest.fixture
 def echo() -> Echo:
     return Echo()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 
@@ -11,7 +12,7 @@ from tests.serve.texts import WordEmbedder, asked
 from genwright.base.errors import BadRequest, ModelError, UnknownName
 from genwright.cli import main
 from genwright.serve.expert_report import listed, report_of
-from genwright.serve.experts import ExpertLibrary, publish
+from genwright.serve.experts import ExpertLibrary, digest_of_base, publish
 
 
 def adapter(folder, weights=b"1", base="tiny"):
@@ -57,6 +58,34 @@ def test_what_is_no_expert_of_this_base_is_refused_and_changes_nothing(tmp_path)
     with pytest.raises(UnknownName, match="There is no expert 'ax'"):
         library.remove("ax")
     assert (tmp_path / "library" / "index.json").read_bytes() == before
+
+
+def test_a_base_is_its_weights_where_the_card_tells_them_and_its_name_else(tmp_path):
+    def told(folder, base, digest):
+        (adapter(folder, folder.name.encode(), base="") / "expert").mkdir()
+        (folder / "expert" / "expert.json").write_text(json.dumps({"base": base, "base_digest": digest}))
+        return folder
+
+    library = ExpertLibrary(tmp_path / "library")
+    library.add(told(tmp_path / "a", "model", "111"), "a")
+    with pytest.raises(ModelError, match="of another base"):
+        library.add(told(tmp_path / "b", "model", "222"), "b")
+    library.add(told(tmp_path / "c", "moved", "111"), "c")
+    assert library.base_digest == "111" and [one.name for one in library.experts()] == ["a", "c"]
+
+
+def test_the_digest_of_a_base_is_of_its_weights_however_it_is_found(tmp_path):
+    weights = tmp_path / "artifact" / "model" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"1")
+    found = digest_of_base(weights.parent)
+    proof = {"files": {"model/model.safetensors": {"sha256": hashlib.sha256(b"1").hexdigest()}}}
+    (tmp_path / "artifact" / "manifest.json").write_text(json.dumps(proof))
+    (weights.parent / "config.json").write_text("{}")
+    assert digest_of_base(weights.parent) == found
+    (tmp_path / "artifact" / "manifest.json").unlink()
+    weights.write_bytes(b"2")
+    assert digest_of_base(weights.parent) != found
 
 
 def test_a_damaged_index_is_said(tmp_path):

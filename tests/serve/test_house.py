@@ -64,9 +64,16 @@ def test_nothing_is_claimed_of_the_energy_of_an_engine_elsewhere(tmp_path: Path)
 
 
 def test_a_library_of_another_base_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "index.json").write_text("{}")
-    with pytest.raises(BadRequest, match="no longer their base"):
-        _source(spec(f'library = "{tmp_path}"'), tmp_path, "llamacpp", SimpleNamespace(is_base=False))
+    asked = spec(f'library = "{tmp_path}"')
+    served = lambda is_base: _source(asked, tmp_path, "llamacpp", SimpleNamespace(is_base=is_base, model=tmp_path))
+    index = {"base": "b", "base_digest": "0" * 12, "experts": {}}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    assert served(False) is None
+    (tmp_path / "index.json").write_text(json.dumps({**index, "experts": {"law": "v1"}}))
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    for is_base in (False, True):
+        with pytest.raises(BadRequest, match="is not their base"):
+            served(is_base)
 
 
 def test_keys_are_made_listed_and_removed_by_command(tmp_path: Path, capsys) -> None:

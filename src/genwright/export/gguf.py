@@ -74,7 +74,7 @@ def shape_of(folder: Path) -> Shape:
     if kind not in ARCHITECTURES:
         raise ModelError(
             f"{folder.name} is a '{kind}' model, which is not written as GGUF here.",
-            wanted=f"one of {', '.join(ARCHITECTURES)}", do='set integrate.engine = "transformers" or "vllm"',
+            wanted=f"one of {', '.join(ARCHITECTURES)}", do='set integrate.engine = "transformers": `genwright chat` answers with it',
         )  # fmt: skip
     arch, interleave = ARCHITECTURES[kind]
     heads = int(config["num_attention_heads"])

@@ -11,7 +11,6 @@ from typing import Any
 from genwright.base.errors import GenwrightError
 from genwright.base.files import files_below
 from genwright.catalogue.parts import ADAPTERS, RUNGS
-from genwright.export.expert import write_expert
 from genwright.export.merge import merge_adapter
 from genwright.export.served import write_served
 from genwright.models.choose import link_or_copy
@@ -45,7 +44,6 @@ def _handed(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Callab
     if merge and not mergeable:
         say(f"{solution.rung} cannot be folded into the base's weights: the adapter is handed over")
     if not merge or not mergeable:
-        write_expert(workshop, out / "adapter", solution.rung, say)
         return {"form": "adapter", "path": "adapter", "parity": None, "bytes": _size(out)}
     prompts = [workshop.prompt_ids(row) for row in workshop.rows("validation")[:FROZEN_PROMPTS]]
     with measuring() as measured, memory_is_an_error("merge", solution.rung):

@@ -8,7 +8,7 @@ change a result (a price, how often to save) is no part of a key.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from genwright.base.files import sha256_of_json
@@ -41,6 +41,9 @@ class Stage:
     version: int = 1
     """Raised when the stage's code changes what comes out."""
 
+    when: str = ""
+    """The key without which a project has no such stage; empty: every project has it."""
+
     needs: str = ""
     """ "module:function" from a Context to the free bytes of disk it needs; empty: unknown."""
 
@@ -62,10 +65,23 @@ STAGES = (
     ),
     Stage("evaluate", "genwright.stages:evaluate", reads=("scope", "select", "adapt")),
     Stage(
-        "integrate", "genwright.stages:integrate", reads=("scope", "select", "adapt", "evaluate"), keys=("integrate",),
+        "unlearn", "genwright.stages:unlearn", reads=("scope", "select", "adapt", "evaluate"), keys=("project.seed", "unlearn"),
+        files=("unlearn.forget", "unlearn.retain", "unlearn.also", "unlearn.texts", "unlearn.suites", "unlearn.never_saw"),
+        when="unlearn.forget",
+    ),
+    Stage(
+        "integrate", "genwright.stages:integrate", reads=("scope", "select", "adapt", "evaluate", "unlearn"),
+        keys=("integrate", "serve.library"),
     ),
 )  # fmt: skip
 """adapt.method is in the ladder already; exact resume makes checkpoints, and when they are saved, of no consequence."""
+
+
+def stages_of(stages: Sequence[Stage], values: Fields) -> tuple[Stage, ...]:
+    """The stages that a project has: those with a `when` only where it is set; none reads one that is not there."""
+    taken = [stage for stage in stages if not stage.when or values.get(stage.when)]
+    names = {stage.name for stage in taken}
+    return tuple(replace(stage, reads=tuple(name for name in stage.reads if name in names)) for stage in taken)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """A library of experts on disk: one base, many adapters, each version in a folder of its own, one index that is replaced whole.
 
     library/
-      index.json                      {"base": ..., "experts": {name: version}}
+      index.json                      {"base": ..., "base_digest": ..., "experts": {name: version}}
       versions/NAME/VERSION/          adapter files, expert/ (card, centroids, held-out queries)
 
 A version is the digest of the adapter's files, so a changed adapter has a new path and no engine's cache can be stale. Versions
-that are no longer named are kept until `sweep`: requests that run on them end as they began.
+that are no longer named are kept until `sweep`: requests that run on them end as they began. A base is known by the digest of its weights
+where the adapter's card tells it, else by its name.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genwright.base.errors import BadRequest, ModelError, UnknownName
 from genwright.base.files import files_below, folder_being_written, sha256_of_file, sha256_of_json, write_atomic
 from genwright.base.registry import nearest
 from genwright.serve.contracts import AUTO, BASE, Expert
-from genwright.serve.embed import Embedder
-from genwright.serve.expert_profile import CARD, FOLDER, ExpertProfile, profile_of, read_profile, write_profile
+
+if TYPE_CHECKING:
+    from genwright.serve.embed import Embedder
+    from genwright.serve.expert_profile import ExpertProfile
 
 INDEX = "index.json"
+FOLDER, CARD = "expert", "expert.json"
+"""Where an adapter's card is, below its own folder."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 WEIGHTS = ("adapter_model.safetensors", "adapter.gguf")
 
@@ -53,6 +59,8 @@ class ExpertLibrary:
 
     def profiles(self) -> list[ExpertProfile]:
         """Of those that have one."""
+        from genwright.serve.expert_profile import read_profile
+
         found = (read_profile(expert.path) for expert in self.experts())
         return [one for one in found if one is not None]
 
@@ -67,8 +75,13 @@ class ExpertLibrary:
             )
         version = version_of(path)
         with self._changing() as index:
-            base = str(_card(path).get("base") or config.get("base_model_name_or_path") or "")
-            index["base"] = _same_base(index.get("base") or base, base, name)
+            card = _card(path)
+            told = (
+                str(card.get("base") or config.get("base_model_name_or_path") or ""),
+                str(card.get("base_digest") or ""),
+            )
+            _refuse_another_base((index["base"], index["base_digest"]), told, name)
+            index["base"], index["base_digest"] = index["base"] or told[0], index["base_digest"] or told[1]
             final = self._folder(name, version)
             if not final.exists():
                 final.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +118,11 @@ class ExpertLibrary:
                 shutil.rmtree(folder)
         return len(stale)
 
+    @property
+    def base_digest(self) -> str:
+        """Of the weights of the base that the experts were trained on; "" where no card tells."""
+        return str(self._index()["base_digest"])
+
     def _folder(self, name: str, version: str) -> Path:
         return self.root / "versions" / name / version
 
@@ -127,9 +145,10 @@ class ExpertLibrary:
     def _index(self) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads((self.root / INDEX).read_text(encoding="utf-8"))
-            return {"base": str(found["base"]), "experts": dict(found["experts"])}
+            digest = str(found.get("base_digest", ""))
+            return {"base": str(found["base"]), "base_digest": digest, "experts": dict(found["experts"])}
         except FileNotFoundError:
-            return {"base": "", "experts": {}}
+            return {"base": "", "base_digest": "", "experts": {}}
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(
                 f"The index of the library {self.root} is damaged.", found=str(error), do="add the experts again"
@@ -157,6 +176,8 @@ def publish(
     card: dict[str, Any] | None = None, held_out: Sequence[str] = (),
 ) -> Expert:  # fmt: skip
     """Make an adapter's profile of its training queries beside it, and take it in. Errors: as profile_of and ExpertLibrary.add."""
+    from genwright.serve.expert_profile import profile_of, write_profile
+
     name = name or Path(adapter).resolve().name
     told = {"base": str(_config(Path(adapter)).get("base_model_name_or_path") or ""), **(card or {})}
     write_profile(profile_of(texts, embedder, name=name, card=told, held_out=held_out), Path(adapter))
@@ -197,13 +218,26 @@ def _rename_card(folder: Path, name: str) -> None:
         write_atomic(folder / FOLDER / CARD, json.dumps({**card, "name": name}, indent=1, ensure_ascii=False))
 
 
-def _same_base(library: str, adapter: str, name: str) -> str:
-    """Errors: ModelError when the adapter was trained on another base; an adapter that names none is believed."""
-    if adapter and library and Path(adapter).name != Path(library).name:
+def _refuse_another_base(library: tuple[str, str], adapter: tuple[str, str], name: str) -> None:
+    """(name, digest) of both. Errors: ModelError when the adapter was trained on another base; one that tells nothing is believed."""
+    names = [Path(told).name for told, _ in (library, adapter)]
+    digests = [digest for _, digest in (library, adapter)]
+    same = digests[0] == digests[1] if all(digests) else names[0] == names[1] or not all(names)
+    if not same:
         raise ModelError(
             f"The expert '{name}' is of another base.",
-            wanted=library,
-            found=adapter,
+            wanted=" ".join(filter(None, library)),
+            found=" ".join(filter(None, adapter)),
             do="give each base a library of its own",
         )
-    return library
+
+
+def digest_of_base(model: Path) -> str:
+    """12 characters of the digest of a model folder's weights, read off the manifest of its artifact where it is in one."""
+    manifest = model.parent / "manifest.json"
+    known: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["files"] if manifest.exists() else {}
+    found = {
+        path.name: (known.get(f"{model.name}/{path.name}") or {}).get("sha256") or sha256_of_file(path)
+        for path in sorted(model.glob("*.safetensors"))
+    }
+    return sha256_of_json(found)[:12] if found else ""

@@ -8,39 +8,42 @@ import json
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from genwright.base.errors import BadRequest
+from genwright.base.errors import BadRequest, GenwrightError, MissingExtra, ModelError
 from genwright.catalogue.devices import devices
 from genwright.serve.answers import Answers, Parts, Prices
-from genwright.serve.contracts import Engine, Expert, Guard, Router
-from genwright.serve.embed import Embedder, packaged_embedder
+from genwright.serve.contracts import Engine, EngineDown, Expert, Guard, Profile, Profiler, Request, Router
 from genwright.serve.energy import Elsewhere, Estimated, PowerMeter, Split, meter_of_this_machine
 from genwright.serve.engines.http import HttpEngine
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
-from genwright.serve.engines.vllm import Vllm, VllmSettings, found_vllm
-from genwright.serve.expert_profile import read_profile
-from genwright.serve.experts import ExpertLibrary
+from genwright.serve.engines.vllm import Vllm, VllmSettings, found_vllm, lint
+from genwright.serve.experts import INDEX, ExpertLibrary, digest_of_base
+from genwright.serve.gate import Gate
 from genwright.serve.gateway import Gateway, application
-from genwright.serve.guard import ConversationGuard, read_head
 from genwright.serve.keys import Keys, Limits
 from genwright.serve.live import Holders, Learner, LiveLibrary, LiveRouter
 from genwright.serve.made import Made, made_by
 from genwright.serve.meter import Meter, read_records
-from genwright.serve.policy import read_policy
 from genwright.serve.pool import Pool
-from genwright.serve.profiler import HistoryProfiler
-from genwright.serve.router import CentroidRouter
+
+if TYPE_CHECKING:
+    from genwright.serve.embed import Embedder
 
 WATTS_PER_CORE = 10.0
 IDLE_FRACTION = 0.3
 """Of a machine whose power nobody told and nothing counts: what the estimate assumes. `hardware.watts` says it better."""
 
 WINDOW_SECONDS = 1.0
+
+MOST_IN_A_BATCH = 32
+"""Different adapters that vLLM is started with room for; more wait for each other."""
 
 
 @dataclass
@@ -57,25 +60,39 @@ def build(spec: Any, base: Path, *, say: Callable[[str], Any] = print) -> House:
     """Everything but the listening. Errors: BadRequest where there is nothing to serve, GenwrightError at the parity gate."""
     work = base / ".genwright" / "serve"
     kind, guard = chosen_engine(spec), _guard(spec, base)
-    made = None if kind == "remote" and spec.serve.url else made_by(spec, base, say)
+    made = None if kind == "remote" and spec.serve.url else made_by(spec, base, say, llamacpp=kind == "llamacpp")
     model = made.name if made is not None else spec.project.name
-    pool = Pool(engines_of(spec, base, work, kind, made))
-    holders = Holders()
-    library = LiveLibrary(_source(spec, base, kind, made), pool, holders, _own(made))
+    library = _library(spec, base, work, kind, made, say)
+    pool = library.pool
     limits = _limits(work)
     meter, keys = Meter(work), Keys(work / "keys.json")
     split = _split(spec, pool, meter)
     answers = Answers(
         Parts(
-            pool, meter, split, model, context_of(spec, made), spec.serve.parallel, router=LiveRouter(library, _router),
-            library=library, holders=holders, guard=guard, profiler=HistoryProfiler(),
+            pool, meter, split, model, context_of(spec, made), spec.serve.parallel, router=LiveRouter(library, _router, say),
+            library=library, holders=library.holders, guard=guard, profiler=LateProfiler(),
             prices=_prices(spec), examples=made.examples if made is not None else None,
         ),
         limits,
     )  # fmt: skip
-    lifespan = _lifespan(pool, answers, library)
+    lifespan = _lifespan(pool, answers, library, say)
     app = application(Gateway(answers, keys), cors=tuple(spec.serve.cors), lifespan=lifespan, live=library)
     return House(app, answers, pool, library)
+
+
+class LateProfiler:
+    """The profiler, loaded with the first request or just after the start, whichever comes first: it counts with numpy."""
+
+    @cached_property
+    def made(self) -> Profiler:
+        """It."""
+        from genwright.serve.profiler import HistoryProfiler
+
+        return HistoryProfiler()
+
+    def classify(self, request: Request, history: Sequence[Mapping[str, Any]]) -> Profile:
+        """See contracts.Profiler."""
+        return self.made.classify(request, history)
 
 
 def chosen_engine(
@@ -94,17 +111,27 @@ def chosen_engine(
     return "vllm" if gpu and vllm and spec.integrate.engine != "llamacpp" else "llamacpp"
 
 
-def engines_of(spec: Any, base: Path, work: Path, kind: str, made: Made | None) -> list[Engine]:
-    """The one that answers, and the one that stands by."""
+def engines_of(
+    spec: Any, base: Path, work: Path, kind: str, made: Made | None, experts: Sequence[Expert] = ()
+) -> list[Engine]:
+    """The one that answers, and the one that stands by. `experts`: known at start, so that vLLM has rank and room for them."""
     headers = _headers(spec, base)
     engines: list[Engine] = []
     if kind == "remote":
         engines.append(HttpEngine(spec.serve.remote_model or spec.project.name, spec.serve.url, headers))
     elif made is not None and kind == "vllm":
-        context = context_of(spec, made)
-        adapters = (made.adapter,) if made.adapter is not None else ()
-        engines.append(Vllm(made.name, VllmSettings(made.model, work, adapters, context, address=spec.serve.url)))
+        adapters = tuple(
+            dict.fromkeys([*([made.adapter] if made.adapter is not None else []), *(one.path for one in experts)])
+        )
+        room = min(MOST_IN_A_BATCH, max(VllmSettings.num_experts, len(experts)))
+        engines.append(
+            Vllm(made.name, VllmSettings(
+                made.model, work, tuple(filter(_fits_vllm, adapters)), context_of(spec, made), address=spec.serve.url, num_experts=room
+            ))
+        )  # fmt: skip
     elif made is not None:
+        if find_spec("xllamacpp") is None:
+            raise MissingExtra("xllamacpp", "serve", "The engine llamacpp")
         settings = LlamaSettings(
             made.files / "model.gguf",
             work,
@@ -132,25 +159,54 @@ def library_folder(spec: Any, base: Path) -> Path:
     return Path(base / spec.serve.library)
 
 
+def _library(spec: Any, base: Path, work: Path, kind: str, made: Made | None, say: Callable[[str], Any]) -> LiveLibrary:
+    """What the project's library has, past its gate, before an engine that has room for it. Errors: as `build`."""
+    source = _source(spec, base, kind, made)
+    experts = source.experts() if source is not None else ()
+    gate = None
+    if kind == "llamacpp" and made is not None and source is not None:
+        gate = Gate(made.model, made.files / "model.gguf", made.record, work, say)
+        gate.keep_only(experts)
+        gate.prove(experts)
+        for expert in experts:
+            gate.checked(expert)
+    pool = Pool(engines_of(spec, base, work, kind, made, experts))
+    own_name = spec.project.name if made is not None and made.adapter is not None else ""
+    return LiveLibrary(
+        source, pool, Holders(), _own(spec, base, made), own_name=own_name, prepare=gate.prepared if gate is not None else None
+    )  # fmt: skip
+
+
 def _source(spec: Any, base: Path, kind: str, made: Made | None) -> ExpertLibrary | None:
     """The library on disk. Errors: BadRequest for experts of a base that is not served: what is merged is another model."""
     folder = library_folder(spec, base)
-    if kind == "remote" or made is None or not made.is_base:
-        if (folder / "index.json").exists() and kind != "remote":
-            raise BadRequest(
-                f"{folder} has experts, and the result that is served is no longer their base.",
-                do="set integrate.merge = false, or serve.library to another folder",
-            )
+    if kind == "remote" or made is None:
         return None
-    return ExpertLibrary(folder)
+    found = ExpertLibrary(folder)
+    if not found.experts() and not made.is_base:
+        return None
+    if not made.is_base or (found.base_digest and found.base_digest != digest_of_base(made.model)):
+        raise BadRequest(
+            f"{folder} has experts, and the result that is served is not their base.",
+            do="set integrate.merge = false, or serve.library to another folder",
+        )
+    return found
 
 
-def _own(made: Made | None) -> Expert | None:
-    """The adapter that the project itself made: it answers while the library is empty."""
-    if made is None or made.adapter is None:
+def _own(spec: Any, base: Path, made: Made | None) -> Expert | None:
+    """The adapter that the project made, where no library was made with it: what was applied by an older version."""
+    if made is None or made.adapter is None or (library_folder(spec, base) / INDEX).exists():
         return None
     served = made.files / "adapter.gguf"
-    return Expert(f"{made.name}-adapter", served if served.exists() else made.adapter, made.digest[:12])
+    return Expert(spec.project.name, served if served.exists() else made.adapter, made.digest[:12])
+
+
+def _fits_vllm(adapter: Path) -> bool:
+    """What it rejects is told when it is loaded; it need not keep the others from starting."""
+    try:
+        return bool(lint(adapter))
+    except ModelError:
+        return False
 
 
 def _guard(spec: Any, base: Path) -> Guard | None:
@@ -159,19 +215,28 @@ def _guard(spec: Any, base: Path) -> Guard | None:
         if spec.serve.policy:
             raise BadRequest("serve.policy has no guard to tell.", do="set serve.guard too")
         return None
+    from genwright.serve.guard import ConversationGuard, read_head
+    from genwright.serve.policy import read_policy
+
     policy = read_policy(base / spec.serve.policy) if spec.serve.policy else None
     return ConversationGuard(_embedder(), read_head(base / spec.serve.guard, _embedder()), policy)
 
 
 @cache
 def _embedder() -> Embedder:
+    from genwright.serve.embed import packaged_embedder
+
     return packaged_embedder()
 
 
 def _router() -> tuple[Router, Learner]:
     """The router by meaning and words, with its encoder: seconds to make, so it is made when there are experts."""
+    from genwright.serve.expert_profile import profile_here
+    from genwright.serve.router import CentroidRouter
+
     router = CentroidRouter(_embedder())
-    found = lambda experts: [one for one in (read_profile(expert.path) for expert in experts) if one is not None]
+    here = lambda expert: profile_here(expert.path, _embedder())
+    found = lambda experts: [replace(one, name=expert.name) for expert in experts if (one := here(expert)) is not None]
     return router, lambda experts: router.learn(found(experts))
 
 
@@ -224,12 +289,12 @@ def _limits(work: Path) -> Limits:
     return limits
 
 
-def _lifespan(pool: Pool, answers: Answers, library: LiveLibrary) -> Any:
+def _lifespan(pool: Pool, answers: Answers, library: LiveLibrary, say: Callable[[str], Any]) -> Any:
     """Engines start after the port is open: /health answers at once, /ready when they are."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
-        starting = asyncio.create_task(_start(pool, library))
+        starting = asyncio.create_task(_start(pool, library, say))
         windows = asyncio.create_task(_windows(answers.parts.split))
         try:
             yield
@@ -246,10 +311,14 @@ def _lifespan(pool: Pool, answers: Answers, library: LiveLibrary) -> Any:
     return lifespan
 
 
-async def _start(pool: Pool, library: LiveLibrary) -> None:
-    """Experts first: the engine then starts once, with all of them."""
-    await library.refresh()
-    await pool.start()
+async def _start(pool: Pool, library: LiveLibrary, say: Callable[[str], Any]) -> None:
+    """Experts first: the engine then starts once, with all of them. What fails is said, and tried again by those who watch."""
+    await asyncio.to_thread(import_module, "aiohttp")
+    for step in (library.refresh, pool.start):
+        try:
+            await step()
+        except (GenwrightError, EngineDown) as error:
+            say(str(error))
     await library.watch()
 
 

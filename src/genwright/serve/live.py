@@ -1,6 +1,6 @@
 """Experts that come and go while requests run.
 
-    what the library names -> loaded by the engine -> seen by new requests -> learnt by the router -> old versions let go
+    what the library names -> past its gate -> loaded by the engine -> seen by new requests -> learnt by the router -> old versions let go
 
 A version is unloaded only when the last request that holds it has ended, and a request holds its version from the moment it
 is admitted: nothing that was accepted meets an engine without its expert.
@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from genwright.base.errors import GenwrightError
 from genwright.serve.contracts import EngineDown, EngineRefused, Expert, Library, Request, Route, Router
@@ -64,10 +64,19 @@ class Learner(Protocol):
 
 
 class LiveLibrary:
-    """A library as requests see it: what the engine has loaded. `own`: answers while the library on disk is empty."""
+    """A library as requests see it: what the engine has loaded.
 
-    def __init__(self, source: Library | None, pool: Pool, holders: Holders, own: Expert | None = None) -> None:
+    `own`: the project's adapter, which answers while the library on disk is empty; `own_name`: its name in the library. `prepare`
+    gives an expert as the engine takes it, or raises EngineRefused.
+    """
+
+    def __init__(
+        self, source: Library | None, pool: Pool, holders: Holders, own: Expert | None = None, *, own_name: str = "",
+        prepare: Callable[[Expert], Awaitable[Expert]] | None = None,
+    ) -> None:  # fmt: skip
         self.source, self.pool, self.holders, self.own = source, pool, holders, own
+        self.own_name = own_name or (own.name if own is not None else "")
+        self.prepare = prepare
         self.learn: Learner | None = None
         self.refused: dict[str, str] = {}
         """Served name -> why the engine does not take it."""
@@ -126,10 +135,11 @@ class LiveLibrary:
         if (leaving := self._leaving.pop(expert.served_name, None)) is not None:
             leaving.cancel()
         try:
-            await self.pool.load(expert)
-        except (EngineRefused, EngineDown) as error:
-            if isinstance(error, EngineRefused):
-                self.refused[expert.served_name] = str(error)
+            await self.pool.load(await self.prepare(expert) if self.prepare is not None else expert)
+        except (EngineRefused, GenwrightError) as error:
+            self.refused[expert.served_name] = str(error)
+            return before
+        except EngineDown:
             return before
         return expert
 
@@ -155,29 +165,41 @@ class LiveLibrary:
 
 
 class LiveRouter:
-    """The router of a live library: our own expert answers everything while it is the only one."""
+    """The router of a live library: our own expert answers everything while it is the only one.
 
-    def __init__(self, library: LiveLibrary, make: Callable[[], tuple[Router, Learner]] | None = None) -> None:
-        self.library, self.make = library, make
+    `say` is told once why questions cannot be routed, where the router cannot be made; experts answer by name all the same.
+    """
+
+    def __init__(
+        self, library: LiveLibrary, make: Callable[[], tuple[Router, Learner]] | None = None, say: Callable[[str], Any] = print
+    ) -> None:  # fmt: skip
+        self.library, self.make, self.say = library, make, say
         self.router: Router | None = None
         library.learn = self.learn
 
     def learn(self, experts: Sequence[Expert]) -> None:
         """Tell the router, which is made when it is first needed."""
-        if self.make is None or not experts or tuple(experts) == (self.library.own,):
+        if self.make is None or not experts or self._alone(experts):
             return
-        if self.router is None:
-            self.router, self._tell = self.make()
-        self._tell(experts)
+        try:
+            if self.router is None:
+                self.router, self._tell = self.make()
+            self._tell(experts)
+        except GenwrightError as error:
+            self.say(f"questions to auto go to the base, experts answer by name only: {error}")
+            self.make = None
 
     def route(self, request: Request, held: str | None) -> Route:
         """See contracts.Router."""
-        own = self.library.own
-        if own is not None and self.library.get(own.name) == own:
-            return Route(own.name, reason="only-one")
-        if not self.library.experts():
+        experts = self.library.experts()
+        if self._alone(experts):
+            return Route(self.library.own_name, reason="only-one")
+        if not experts:
             return Route(None, reason="only-one")
         return self.router.route(request, held) if self.router is not None else Route(None, reason="nothing-fits")
+
+    def _alone(self, experts: Sequence[Expert]) -> bool:
+        return [one.name for one in experts] == [self.library.own_name]
 
 
 def _versions(experts: dict[str, Expert]) -> set[str]:

@@ -7,23 +7,23 @@ An export made for llama.cpp has `model.gguf` beside the model. One made for `tr
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genwright.base.errors import BadRequest, GenwrightError
+from genwright.base.errors import BadRequest
 from genwright.base.files import folder_being_written, write_atomic
 from genwright.base.registry import resolve
 from genwright.project.store import Artifact, Store
+from genwright.serve.contracts import AUTO, BASE
+from genwright.serve.gate import run_exporter
 from genwright.serve.parity import RECORD, check_record
 
 Message = dict[str, Any]
 
-EXPORTER = "genwright.export.served"
 PROMPTS = 8
+INSTEAD = '`genwright chat` answers here; serve.engine = "vllm", or serve.url with a server of yours, answers others'
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Made:
     """What is served."""
 
     name: str
+    """Of what answers when no expert does: the project's, or the base's where the project made an adapter of it."""
     model: Path
     """The model folder: merged, or the base of an adapter."""
     adapter: Path | None
@@ -44,8 +45,10 @@ class Made:
     """Of a result that answers with the nearest training rows before the question: what sets them there."""
 
 
-def made_by(spec: Any, base: Path, say: Any = print) -> Made:
-    """What the project made, proven. Errors: BadRequest where nothing was made or it writes no text; GenwrightError at the gate."""
+def made_by(spec: Any, base: Path, say: Any = print, *, llamacpp: bool = True) -> Made:
+    """What the project made, proven. `llamacpp`: as a file for it. Errors: BadRequest where nothing was made or it writes no text;
+    GenwrightError at the gate.
+    """
     store = Store(base / ".genwright")
     handed = store.latest("integrate")
     if handed is None:
@@ -53,15 +56,24 @@ def made_by(spec: Any, base: Path, say: Any = print) -> Made:
     summary = handed.summary()
     _refuse_what_writes_no_text(store)
     adapter = handed / "adapter" if summary["form"] == "adapter" else None
-    model = handed / "model"
+    model, name = handed / "model", spec.project.name
     if adapter is not None:
         selected = store.latest("select")
         assert selected is not None, "an adapter was trained on a model that was selected"
-        model = selected / "model"
-    files = handed.path if (handed / RECORD).exists() else _converted(spec, store, handed, model, adapter, say)
+        model, name = selected / "model", _base_name(str(selected.summary()["model"]), name)
     examples = _examples(store, handed)
     is_base = adapter is not None or _rung(handed) in ("zero-shot", "few-shot")
-    return Made(spec.project.name, model, adapter, is_base, files, check_record(files), handed.digest, examples)
+    files, record = handed.path, {}
+    if llamacpp:
+        files = handed.path if (handed / RECORD).exists() else _converted(spec, store, handed, model, adapter, say)
+        record = check_record(files)
+    return Made(name, model, adapter, is_base, files, record, handed.digest, examples)
+
+
+def _base_name(told: str, project: str) -> str:
+    """A name of the base that is nobody else's: the project's own is its expert's."""
+    name = Path(told.removeprefix("folder:")).name
+    return BASE if name in ("", AUTO, project) else name
 
 
 def _rung(handed: Artifact) -> str:
@@ -92,13 +104,8 @@ def _converted(spec: Any, store: Store, handed: Artifact, model: Path, adapter: 
             "adapter": str(adapter) if adapter is not None else "",
         }  # fmt: skip
         write_atomic(out / "request.json", json.dumps(request))
-        done = subprocess.run(
-            [sys.executable, "-m", EXPORTER, str(out / "request.json")], capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
+        run_exporter(out / "request.json", INSTEAD)
         (out / "request.json").unlink()
-        if done.returncode:
-            raise GenwrightError(_why(done), do='set integrate.engine = "transformers" and use `genwright chat`')
     return folder
 
 
@@ -121,13 +128,6 @@ def _examples(store: Store, handed: Artifact) -> Callable[[list[Message]], list[
         return list(instructed(before(messages, shown if last else shown[::-1]), instruction))
 
     return put
-
-
-def _why(done: subprocess.CompletedProcess[str]) -> str:
-    try:
-        return str(json.loads(done.stdout.strip().splitlines()[-1])["error"])
-    except (IndexError, ValueError, KeyError):
-        return "The result could not be converted for llama.cpp: " + " ".join(done.stderr.strip().splitlines()[-1:])
 
 
 def _conversations(store: Store) -> list[list[dict[str, Any]]]:

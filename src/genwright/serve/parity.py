@@ -24,22 +24,24 @@ def verdict(record: dict[str, Any]) -> bool:
     )
 
 
-def check_record(folder: Path) -> dict[str, Any]:
-    """The record of an export that passed, with its files as they were then. Errors: Corrupt, GenwrightError."""
+def check_record(folder: Path, what: str = "", do: str = "") -> dict[str, Any]:
+    """The record of an export that passed, with its files as they were then. Errors: Corrupt, GenwrightError.
+
+    `what`: whose export it is, where it is not the project's result; `do`: what helps then.
+    """
+    again = do or "run `genwright apply` again"
     try:
         record = dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        raise Corrupt(f"{folder} has no record of its parity gate.", do="run `genwright apply` again") from None
+        raise Corrupt(f"{folder} has no record of its parity gate.", do=again) from None
     for name, told in record["files"].items():
         if not (folder / name).exists() or sha256_of_file(folder / name) != told:
-            raise Corrupt(
-                f"{folder / name} is not the file that passed the parity gate.", do="run `genwright apply` again"
-            )
+            raise Corrupt(f"{folder / name} is not the file that passed the parity gate.", do=again)
     if not verdict(record):
         raise GenwrightError(
-            "The served model does not answer as the trained one did; it is not started.",
+            f"{what or 'The served model'} does not answer as the trained one did; it is not started.",
             wanted=f"the same prompt tokens, and greedy tokens within {TOLERANCE[record['type']]:g} nats",
-            found=words(record), do='set integrate.quantize = "none", or serve with another engine, and report this',
+            found=words(record), do=do or 'set integrate.quantize = "none", or serve with another engine, and report this',
         )  # fmt: skip
     return record
 

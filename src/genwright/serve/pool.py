@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
+from genwright.base.errors import GenwrightError
 from genwright.serve.contracts import Chunk, Engine, EngineDown, EngineRefused, Expert, Kind
 
 PATIENCE = 10.0
@@ -31,10 +32,11 @@ class Pool:
         self._pause: dict[int, float] = {}
 
     async def start(self) -> None:
-        """Start all. Errors: EngineDown when the first does not start."""
-        for engine in self.engines:
-            await engine.start()
+        """Start all; one that does not start is tried again until `stop`. Errors: EngineDown when the first does not start now."""
+        errors = [error for engine in self.engines if (error := await _failure(engine)) is not None]
         self._watch = asyncio.create_task(self._watching())
+        if errors and not self.first.alive:
+            raise EngineDown(str(errors[0]))
 
     async def stop(self) -> None:
         """End all."""
@@ -70,7 +72,9 @@ class Pool:
     async def generate(
         self, kind: Kind, body: Mapping[str, Any], expert: Expert | None, retried: Callable[[Engine], None]
     ) -> AsyncIterator[tuple[Engine, Chunk]]:
-        """Pieces with the engine that made them. An expert is only asked of the first engine. Errors: EngineDown, EngineRefused."""
+        """Pieces with the engine that made them. An expert is only asked of the first engine. `retried`: told of each attempt that
+        an engine took on and did not answer; asking one that is being started is none. Errors: EngineDown, EngineRefused.
+        """
         until = asyncio.get_running_loop().time() + self.patience
         accepted = False
         while True:
@@ -87,7 +91,8 @@ class Pool:
                         raise
                     accepted |= under_it
                     error = down
-                    retried(engine)
+                    if under_it or not engine.ours:
+                        retried(engine)
                 finally:
                     await stream.aclose()  # type: ignore[attr-defined]
             if not accepted or asyncio.get_running_loop().time() > until:
@@ -113,10 +118,18 @@ class Pool:
                     await self._revive(number, engine)
 
     async def _revive(self, number: int, engine: Any) -> None:
-        try:
-            engine.restarts += 1
-            await engine.start()
+        engine.restarts += 1
+        if await _failure(engine) is None:
             self._pause[number] = LOOK_SECONDS
-        except EngineDown:
-            pause = self._pause[number] = min(LONGEST_PAUSE, 2 * self._pause.get(number, LOOK_SECONDS))
-            await asyncio.sleep(pause)
+            return
+        pause = self._pause[number] = min(LONGEST_PAUSE, 2 * self._pause.get(number, LOOK_SECONDS))
+        await asyncio.sleep(pause)
+
+
+async def _failure(engine: Engine) -> Exception | None:
+    """Why it does not start."""
+    try:
+        await engine.start()
+    except (EngineDown, EngineRefused, GenwrightError, OSError) as error:
+        return error
+    return None

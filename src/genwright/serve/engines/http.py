@@ -10,21 +10,34 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
-
-import aiohttp
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from genwright.serve.contracts import Chunk, EngineDown, EngineMetrics, EngineRefused, Expert, Kind, Usage
+
+if TYPE_CHECKING:
+    import aiohttp  # a quarter of a gateway's start: it is loaded with the first connection
 
 PATHS: dict[str, str] = {"chat": "/v1/chat/completions", "completion": "/v1/completions", "embedding": "/v1/embeddings"}
 
 LONGEST_LINE = 2**22
 """Bytes of one event; an engine that sends more is broken."""
 
-STALE = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
-"""A kept connection that the other side had closed: nothing was answered on it, so it is asked once more on another."""
 
-GONE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.IncompleteReadError)
+@cache
+def stale() -> tuple[type[Exception], ...]:
+    """A kept connection that the other side had closed: nothing was answered on it, so it is asked once more on another."""
+    import aiohttp
+
+    return aiohttp.ServerDisconnectedError, aiohttp.ClientOSError
+
+
+@cache
+def gone() -> tuple[type[Exception], ...]:
+    """Nobody is there, or no longer."""
+    import aiohttp
+
+    return aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.IncompleteReadError
 
 
 class HttpEngine:
@@ -133,6 +146,8 @@ class HttpEngine:
         self, method: str, path: str, body: Any = None, timeout: float | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request; everything that means "it is not there" is EngineDown."""
+        import aiohttp
+
         session, limits = self._connections(), aiohttp.ClientTimeout(total=timeout, sock_connect=5)
         begin = lambda: session.request(
             method, f"{self.address}{path}", json=body, headers=self.headers, timeout=limits
@@ -140,18 +155,20 @@ class HttpEngine:
         try:
             try:
                 answer = await begin()
-            except STALE as error:
+            except stale() as error:
                 if isinstance(error, aiohttp.ClientConnectorError):
                     raise
                 answer = await begin()
             async with answer:
                 yield answer
-        except GONE as error:
+        except gone() as error:
             raise EngineDown(f"{self.name} at {self.address} does not answer: {type(error).__name__}") from error
         except TimeoutError as error:
             raise EngineDown(f"{self.name} at {self.address} did not answer in time") from error
 
     def _connections(self) -> aiohttp.ClientSession:
+        import aiohttp
+
         if self._session is None:
             kept: dict[str, Any] = {"keepalive_timeout": 30} if self.keeps_connections else {"force_close": True}
             self._session = aiohttp.ClientSession(

@@ -18,16 +18,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from genwright.base.errors import ModelError
 from genwright.base.files import folder_being_written
-from genwright.serve.contracts import EngineDown, EngineMetrics, Expert, Kind
+from genwright.serve.contracts import EngineDown, EngineMetrics, EngineRefused, Expert, Kind
 from genwright.serve.engines import watched
 from genwright.serve.engines.child import Child
 from genwright.serve.engines.http import LONGEST_LINE, HttpEngine, refused
+
+if TYPE_CHECKING:
+    import aiohttp
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank may be."""
@@ -130,6 +131,7 @@ class Vllm(HttpEngine):
         self.settings, self.ours = settings, not settings.address
         self._child: Child | None = None
         self._loaded: dict[str, Path] = {}
+        self._refused: dict[str, str] = {}
         self._lives: dict[str, int] = {}
         self._changes = asyncio.Lock()
         self._base = ""
@@ -139,6 +141,11 @@ class Vllm(HttpEngine):
     def alive(self) -> bool:
         """Whether our process runs; another's is not ours to judge."""
         return not self.ours or (self._child is not None and self._child.alive)
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is anybody to load an adapter: ours before its first start is told of all of them at once."""
+        return not self.ours or self._child is not None
 
     def command(self, listens: Path) -> list[str]:
         """What is run. `max_loras` is 1 unless said, so that experts would wait for each other."""
@@ -159,8 +166,11 @@ class Vllm(HttpEngine):
             if self._child is not None and self._child.alive:
                 return
             await self._run()
-        for path in self._loaded.values():
-            await self._load(path)
+        for served, path in list(self._loaded.items()):
+            try:
+                await self._load(path)
+            except EngineRefused as error:
+                self._refused[served] = str(error)
 
     async def stop(self) -> None:
         """End it."""
@@ -170,7 +180,9 @@ class Vllm(HttpEngine):
         await self._clear()
 
     async def load_adapter(self, name: str, path: Path, version: str) -> None:
-        """From a folder of this version's own, under a name of its own. Errors: ModelError, EngineRefused, EngineDown."""
+        """From a folder of this version's own, under a name of its own; before the start, with the start.
+        Errors: ModelError, EngineRefused, EngineDown.
+        """
         self._check(path)
         served = f"{name}@{version}"
         async with self._changes:
@@ -180,7 +192,8 @@ class Vllm(HttpEngine):
             place = self.settings.work / "versions" / (served if life == 1 else f"{served}.{life}")
             if not place.exists():
                 await asyncio.to_thread(_copied, path, place)
-            await self._load(place)
+            if self.runs:
+                await self._load(place)
             self._loaded[served] = place
 
     async def unload(self, name: str, version: str) -> None:
@@ -204,6 +217,8 @@ class Vllm(HttpEngine):
         if expert is not None:
             if expert.served_name not in self._loaded:
                 raise EngineDown(f"the expert {expert.name} is being loaded", retry_after=2.0)
+            if why := self._refused.get(expert.served_name):
+                raise EngineRefused(f"vLLM does not take the expert {expert.name}: {why}", 409)
             told["model"] = self._loaded[expert.served_name].name
         if told.get("stream"):
             told["stream_options"]["continuous_usage_stats"] = True
@@ -222,6 +237,8 @@ class Vllm(HttpEngine):
 
     def _connections(self) -> aiohttp.ClientSession:
         if self._session is None and self._room is not None:
+            import aiohttp
+
             socket = aiohttp.UnixConnector(path=str(self._room / "socket"), limit=0, keepalive_timeout=30)
             self._session = aiohttp.ClientSession(connector=socket, read_bufsize=LONGEST_LINE)
         return super()._connections()
