@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.serve.texts import WordEmbedder, asked
@@ -11,7 +13,8 @@ from genwright.serve.clusters import at_most, kmeans, logistic, unit
 from genwright.serve.contracts import AUTO, Request
 from genwright.serve.expert_profile import profile_of, read_profile, write_profile
 from genwright.serve.expert_report import judged, regret, write_plot
-from genwright.serve.router import CentroidRouter, decide, question_of
+from genwright.serve.form import forms, scale, strange, usual
+from genwright.serve.router import MOST_STRANGE, CentroidRouter, decide, question_of
 from genwright.serve.words import hashed
 
 EMBEDDER = WordEmbedder()
@@ -166,3 +169,30 @@ def test_hashed_words_do_not_depend_on_the_process():
         hashed(["the cat, the dog"])[0].nonzero()[0].tolist() == hashed(["the cat, the dog"])[0].nonzero()[0].tolist()
     )
     assert np.array_equal(hashed(["Dog"]), hashed(["dog"])) and not np.array_equal(hashed(["a b"]), hashed(["b a"]))
+
+
+def test_a_query_of_another_form_is_strange_and_of_the_same_is_not(profiles):
+    known = forms([f"{text}\nA. {n}\nB. {n + 1}\nC. {n + 2}" for n, text in enumerate(asked("bread", 60))])
+    per = scale(np.vstack([known, forms(asked("stars", 60))]))
+    bounds = usual(known / per)
+    same = forms([f"{text}\nA. 3\nB. 5\nC. 9" for text in asked("bread", 30, seed=7)]) / per
+    other = forms(asked("bread", 30, seed=7)) / per
+    assert np.mean([strange(known / per, one, bounds) for one in same]) < 0.5
+    assert min(strange(known / per, one, bounds) for one in other) > 2
+
+
+def test_a_question_without_options_is_less_of_an_examination():
+    listed = lambda texts: [f"{text}\nA. yes\nB. no\nC. often\nD. never" for text in texts]
+    exams = [profile_of(listed(asked(name, 80)), EMBEDDER, name=name) for name in ("bread", "stars")]
+    router = CentroidRouter(EMBEDDER, exams)
+    texts = asked("bread", 20, seed=5)
+    scores = [[router.query_scores(router.fitted, one)[0] for one in kind] for kind in (listed(texts), texts)]
+    strangest = router.query_scores(replace(router.fitted, usual_N=((0.0, 1e-3),) * 2), texts[0])[0]
+    assert np.mean(scores[0]) - np.mean(scores[1]) > 2
+    assert router.query_scores(router.fitted, texts[0])[0] - strangest <= MOST_STRANGE, "a form alone costs no more"
+
+
+def test_forms_are_finite_for_any_text():
+    assert np.isfinite(forms(["", " ", "\n" * 9, "?", "a" * 100_000, "\ud800", "(A) x"])).all()
+    assert forms([]).shape == (0, 12)
+    assert forms(["Which?\nA. one"])[0, 9] == 1 and forms(["Which?"])[0, 9] == 0, "options are seen"

@@ -99,11 +99,12 @@ def curve(router: CentroidRouter, profiles: Sequence[ExpertProfile]) -> list[dic
     place = {name: number for number, name in enumerate(fitted.names)}
     own, good = [], []
     for one in profiles:
-        scores = fitted.scores(one.calibration_VD, one.calibration_words_VW)
+        scores = fitted.scores(one.calibration_VD, one.calibration_words_VW, one.calibration_forms_VE)
         own.append(scores.max(1))
         good.append(scores.argmax(1) == place[one.name])
     best, right = np.concatenate(own), np.concatenate(good)
-    other = fitted.scores(router.background.held_out, router.background.held_out_words).max(1)
+    ground = router.background
+    other = fitted.scores(ground.held_out, ground.held_out_words, ground.held_out_forms).max(1)
     edges = np.quantile(np.concatenate([best, other]), np.linspace(0, 1, STEPS))
     return [
         {"threshold": float(edge), "correct": float((right & (best >= edge)).mean()), "background_kept_out": float((other < edge).mean())}

@@ -1,7 +1,7 @@
 """Which expert answers a query: a linear head over meaning and words, nearness to the expert's own texts, and a calibrated no.
 
     score of an expert = logit + MEANING * cosine to its nearest texts + WORDS * the same of their words
-                         - GROUND * logit of the background
+                         - GROUND * logit of the background - FORM * how strange the query's form is among the expert's texts
 
 The head is multinomial with one class more: `background`, what people ask when no expert is meant. Centroids say whose texts are
 compared at all. A query whose best score is below the threshold goes to the base. The threshold comes from queries that no expert
@@ -22,10 +22,13 @@ from genwright.serve.clusters import Array, at_most, logistic, unit
 from genwright.serve.contracts import AUTO, BASE, Request, Route
 from genwright.serve.embed import Embedder
 from genwright.serve.expert_profile import ExpertProfile
+from genwright.serve.form import forms, scale, strange, usual
 from genwright.serve.words import hashed, rarity
 
 MEANING, WORDS, GROUND = 8.0, 8.0, 0.3
 """Weights of nearness by meaning and by words, and of the background's logit: the best of eleven tried (docs/routing.md)."""
+FORM, MOST_STRANGE = 1.0, 6.0
+"""Weight of a form that is not the expert's, and the most that it can cost."""
 NEIGHBOURS = 3
 LOOKED_AT = 8
 """Experts whose own texts are compared with a query: those that head and centroids call likeliest."""
@@ -41,7 +44,7 @@ SHORT_WORDS = 4
 class Wanted:
     """What the thresholds are set for."""
 
-    lose: float = 0.03
+    lose: float = 0.025
     """Share of an expert's own queries that may go to the base."""
     false_routes: float = 0.05
     """Share of background that may go to an expert."""
@@ -50,7 +53,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Everything that a decision needs: it is replaced whole when the library changes, never changed. N experts, F features."""
+    """Everything that a decision needs: it is replaced whole when the library changes, never changed.
+
+    N experts, F features, E numbers of form.
+    """
 
     names: tuple[str, ...]
     weight_FC: npt.NDArray[np.float32]
@@ -59,6 +65,10 @@ class Fitted:
     owner_K: npt.NDArray[np.int64]
     texts_NVF: tuple[npt.NDArray[np.float32], ...]
     rarity_W: npt.NDArray[np.float32]
+    forms_NVE: tuple[npt.NDArray[np.float32], ...]
+    """Scaled."""
+    usual_N: tuple[tuple[float, float], ...]
+    form_scale_E: npt.NDArray[np.float32]
     threshold_N: npt.NDArray[np.float64]
     lost: float
     """Share of held-out queries of experts that go to the base."""
@@ -69,9 +79,10 @@ class Fitted:
         """(B, D + W)."""
         return features(vectors_BD, words_BW, self.rarity_W)
 
-    def scores(self, vectors_BD: npt.ArrayLike, words_BW: npt.ArrayLike) -> Array:
+    def scores(self, vectors_BD: npt.ArrayLike, words_BW: npt.ArrayLike, forms_BE: npt.ArrayLike) -> Array:
         """(B, N)."""
-        return scores(self, np.asarray(vectors_BD, np.float32), self.features(vectors_BD, words_BW))
+        scaled_BE = np.asarray(forms_BE, np.float32) / self.form_scale_E
+        return scores(self, np.asarray(vectors_BD, np.float32), self.features(vectors_BD, words_BW), scaled_BE)
 
 
 def features(vectors_BD: npt.ArrayLike, words_BW: npt.ArrayLike, rarity_W: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -79,7 +90,9 @@ def features(vectors_BD: npt.ArrayLike, words_BW: npt.ArrayLike, rarity_W: npt.A
     return np.hstack([np.asarray(vectors_BD), unit(np.asarray(words_BW) * rarity_W)]).astype(np.float32)
 
 
-def scores(fitted: Fitted, vectors_BD: npt.NDArray[np.float32], features_BF: npt.NDArray[np.float32]) -> Array:
+def scores(
+    fitted: Fitted, vectors_BD: npt.NDArray[np.float32], features_BF: npt.NDArray[np.float32], forms_BE: npt.NDArray[np.float32]
+) -> Array:  # fmt: skip
     """(B, N): see the top of this file. Experts that are not among the `LOOKED_AT` likeliest get `FAR`."""
     count = len(fitted.names)
     cosine_BK = vectors_BD @ fitted.centroids_KD.T
@@ -90,7 +103,9 @@ def scores(fitted: Fitted, vectors_BD: npt.NDArray[np.float32], features_BF: npt
     for row, feature_F in enumerate(features_BF):
         for place in np.argsort(-likely_BN[row])[:LOOKED_AT]:
             meaning, words = neighbours(fitted.texts_NVF[place], feature_F, vectors_BD.shape[1])
-            out_BN[row, place] = logit_BC[row, place] + MEANING * meaning + WORDS * words - GROUND * logit_BC[row, -1]
+            odd = strange(fitted.forms_NVE[place], forms_BE[row], fitted.usual_N[place])
+            near = MEANING * meaning + WORDS * words - min(FORM * odd, MOST_STRANGE)
+            out_BN[row, place] = logit_BC[row, place] + near - GROUND * logit_BC[row, -1]
     return out_BN
 
 
@@ -113,11 +128,13 @@ def fit(profiles: Sequence[ExpertProfile], background: Background, wanted: Wante
     parts.append(features(background.train, background.train_words, rare))
     label = np.concatenate([[place] * len(part) for place, part in enumerate(parts)])
     weight, bias = logistic(np.vstack(parts), label, count + 1)
+    form_scale = scale(np.vstack([*(one.train_forms_VE for one in profiles), background.train_forms]))
+    known = tuple(one.train_forms_VE / form_scale for one in profiles)
     bare = Fitted(
         tuple(one.name for one in profiles), weight.astype(np.float32), bias.astype(np.float32),
         np.vstack([one.centroids_KD for one in profiles]),
         np.concatenate([[place] * len(one.centroids_KD) for place, one in enumerate(profiles)]),
-        tuple(parts[:count]), rare, np.zeros(count), 0.0, 0.0,
+        tuple(parts[:count]), rare, known, tuple(map(usual, known)), form_scale, np.zeros(count), 0.0, 0.0,
     )  # fmt: skip
     return _with_thresholds(bare, profiles, background, wanted)
 
@@ -125,8 +142,11 @@ def fit(profiles: Sequence[ExpertProfile], background: Background, wanted: Wante
 def _with_thresholds(
     fitted: Fitted, profiles: Sequence[ExpertProfile], background: Background, wanted: Wanted
 ) -> Fitted:
-    own = [fitted.scores(one.calibration_VD, one.calibration_words_VW)[:, place] for place, one in enumerate(profiles)]
-    other = fitted.scores(background.held_out, background.held_out_words)
+    own = [
+        fitted.scores(one.calibration_VD, one.calibration_words_VW, one.calibration_forms_VE)[:, place]
+        for place, one in enumerate(profiles)
+    ]
+    other = fitted.scores(background.held_out, background.held_out_words, background.held_out_forms)
     every = np.concatenate(own)
     keeps = lambda share: -at_most(-every, share)
     floor = min(max(keeps(wanted.lose), at_most(other.max(1), wanted.false_routes)), keeps(wanted.most_lost))
@@ -139,19 +159,21 @@ def _with_thresholds(
 
 @dataclass(frozen=True)
 class Background:
-    """The ground: vectors and words of our own sentences, half to learn from and half to hold out."""
+    """The ground: vectors, words and forms of our own sentences, half to learn from and half to hold out."""
 
     train: npt.NDArray[np.float32]
     train_words: npt.NDArray[np.float32]
+    train_forms: npt.NDArray[np.float32]
     held_out: npt.NDArray[np.float32]
     held_out_words: npt.NDArray[np.float32]
+    held_out_forms: npt.NDArray[np.float32]
 
 
 def background_of(embedder: Embedder, texts: Sequence[str] = ()) -> Background:
     """Of `texts`, or of our own sentences."""
     texts = list(texts) or sentences()
-    vectors, words = embedder(texts), hashed(texts)
-    return Background(vectors[::2], words[::2], vectors[1::2], words[1::2])
+    found = embedder(texts), hashed(texts), forms(texts)
+    return Background(*(one[::2] for one in found), *(one[1::2] for one in found))
 
 
 class CentroidRouter:
@@ -181,7 +203,7 @@ class CentroidRouter:
 
     def query_scores(self, fitted: Fitted, text: str) -> Array:
         """scores_N of one text."""
-        return fitted.scores(self.embedder.one(text)[None], hashed([text]))[0]
+        return fitted.scores(self.embedder.one(text)[None], hashed([text]), forms([text]))[0]
 
 
 def question_of(request: Request) -> str:
