@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,8 @@ def chat_session(spec: Any, base: Path, at: str | None = None) -> Session:
             solution = _solution_at(place, spec, scoped.path, model, Path(scratch))
         else:
             solution = _solution_of_rung(store, at, model)
+            if at is None and spec.unlearn.forget:
+                solution = _forgot(store, solution)
         answering = Answering(solution, rows, precision=spec.adapt.precision)
     return Session(answering, spec.adapt.max_new_tokens, spec.project.seed)
 
@@ -129,6 +131,16 @@ def _solution_of_rung(store: Store, rung: str | None, model: Path) -> Solution:
     if chosen not in climbed:
         raise BadRequest(f"'{chosen}' is no rung that was climbed.", wanted=f'one of {", ".join(climbed)}, or "step N"')
     return read_solution(adapted / chosen, model)
+
+
+def _forgot(store: Store, solution: Solution) -> Solution:
+    """The same, after the stage that makes it forget. Errors: BadRequest where that has not run."""
+    made = store.latest("unlearn")
+    if made is None:
+        raise BadRequest(
+            "The rows of [unlearn] are not forgotten yet.", do="run `genwright apply`, or name a rung that was climbed"
+        )
+    return replace(solution, model=str(made / "model"), adapter="")
 
 
 def result_session(spec: Any, base: Path, max_new_tokens: int, at: str | None = None) -> Attacked:

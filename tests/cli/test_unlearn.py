@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from genwright.base.errors import BadRequest
-from genwright.cli.unlearn import constants
-
 
 def side(rouge: float) -> dict[str, Any]:
     knows = {"probability": 0.5, "rouge_l": rouge, "truth_ratio": 0.4, "answers": ["<b>Ann</b> was born"]}
@@ -25,6 +22,8 @@ def found(holds: bool) -> dict[str, Any]:
         "method": "npo", "steps": 3, "forget_rows": 1, "keep": 0.9, "before": side(1.0), "after": side(0.1), "never_saw": side(0.0),
         "forget_quality": {"p_value": 0.4, "statistic": 0.2, "before": {"p_value": 0.001}},
         "forgotten": {"holds": holds, "halved": True}, "kept": {"retain": bound},
+        "benchmarks": {"sums": bound | {"before": 50.0, "after": 49.0, "metric": "acc", "rows": 9, "verdict": "no difference shown",
+                                        "minimum_detectable_difference": 46.7, "lower_is_better": False, "p_holm": 1.0}},
         "relearned": {"unlearned": {"probability": [0.1, 0.6], "half_back_after": 1},
                       "never saw them": {"probability": [0.1, 0.1], "half_back_after": None}},
     }  # fmt: skip
@@ -37,18 +36,15 @@ def test_verdict_table_and_page(genwright, fake, tmp_path: Path, holds: bool, co
     fake[f"{room}:Request"] = lambda **wanted: SimpleNamespace(**wanted)
     fake[f"{room}:unlearn"] = lambda request, out, say: (asked.update(vars(request)), out.mkdir(), found(holds))[-1]
     ran = genwright(
-        "--project", tmp_path, "unlearn", "--forget", "f.jsonl", "--retain", "r.jsonl", "--with", "beta=0.5"
-    )
+        "--project", tmp_path, "unlearn", "--forget", "f.jsonl", "--retain", "r.jsonl", "--with", "beta=0.5",
+        "--suite", "sums.toml",
+    )  # fmt: skip
     assert ran.code == code and "forget: ROUGE-L" in ran.out and "half of it never" in ran.out
     assert (
         asked["settings"] == (("beta", 0.5),) and asked["forget"] == tmp_path / "f.jsonl" and asked["never_saw"] is None
     )
+    assert asked["suites"] == (tmp_path / "sums.toml",) and "sums unharmed: yes, 50.00 to 49.00" in ran.out
     page = (tmp_path / "unlearned" / "unlearn.html").read_text()
     assert "&lt;b&gt;Ann" in page and ("Not forgotten" in page) is not holds and "p = 0.4" in page
+    assert "sums: acc, unharmed" in page and "46.7" in page
     assert json.loads((tmp_path / "unlearned" / "unlearn.json").read_text())["method"] == "npo"
-
-
-def test_constants() -> None:
-    assert constants(["layer=3", "beta=1e-1"]) == (("layer", 3), ("beta", 0.1))
-    with pytest.raises(BadRequest, match="KEY=NUMBER"):
-        constants(["beta"])

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.e2e import tiny
 
 from genwright.base.errors import BadRequest
 from genwright.evaluate.endpoint import Endpoint, EndpointError
 from genwright.evaluate.forms import Options
-from genwright.evaluate.target import Opened, Remote
+from genwright.evaluate.target import InMemory, Opened, Remote
 from genwright.models.families import Head
 
 ASKED = [[{"role": "user", "content": "a"}]]
@@ -52,14 +53,27 @@ def test_an_address_continues_plain_texts_up_to_the_stop(monkeypatch: pytest.Mon
     assert target.continuations(["a", "b"], [";"], 5) == ["a 5 0.0", "b 5 0.0"]
 
 
-def test_an_address_that_says_nothing_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = Remote(Endpoint("http://127.0.0.1:9/v1"), "far")
-    monkeypatch.setattr(Endpoint, "replies", lambda endpoint, asked: [""] * len(asked))
-    with pytest.raises(EndpointError, match="far gave no answer to any of 1 rows"):
-        target.reply(ASKED, Options("m"))
-    monkeypatch.setattr(Endpoint, "continuations", lambda endpoint, texts, stops: [""] * len(texts))
-    with pytest.raises(EndpointError, match="far gave no answer to any of 1 rows"):
-        target.continuations(["a"], [], 1)
+def test_an_address_that_is_silent_is_an_error_and_a_model_that_says_nothing_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = Remote(Endpoint("http://127.0.0.1:9/v1", tries=1, seconds=2), "far")
+    for ask in (lambda: target.reply(ASKED, Options("m")), lambda: target.continuations(["a"], [], 1)):
+        with pytest.raises(EndpointError, match="gave no answer"):
+            ask()
+    for name in ("reply", "continuation"):
+        monkeypatch.setattr(Endpoint, name, lambda *_: "")
+    assert target.reply(ASKED * 2, Options("m")) == target.continuations(["a", "b"], [], 1) == ["", ""]
     for ask in (lambda: target.likelihoods([]), lambda: target.rolling([])):
         with pytest.raises(BadRequest, match="far only writes"):
             ask()
+
+
+def test_a_model_in_memory_is_asked_as_it_is() -> None:
+    tokenizer, decoder = tiny.tokenizer("decoder"), tiny.model("decoder").eval()
+    target = InMemory("now", decoder, tokenizer)
+    asked = [[{"role": "user", "content": "the red house"}], [{"role": "user", "content": "the red house " * 99}]]
+    said = target.reply(asked, Options("m", 0, {"max_tokens": 3}))
+    assert said[0] == target.reply(asked[:1], Options("m", 7, {"max_tokens": 3}))[0] and said[1] == ""
+    assert target.likelihoods([("the red", " house")])[0].nats < 0 and target.rolling(["the red house"])[0] < 0
+    target.close()
+    assert len(target.continuations(["the red"], [], 2)) == 1

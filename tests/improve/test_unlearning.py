@@ -10,8 +10,8 @@ import pytest
 import torch
 from tests.e2e.tiny import write_model
 
-from genwright.base.errors import BadRequest, ModelError
-from genwright.improve.unlearning import METHODS, Request, folder_of, read, refuse_overlap, unlearn
+from genwright.base.errors import BadRequest, Interrupted, ModelError
+from genwright.improve.unlearning import METHODS, Request, compared, constants, folder_of, read, refuse_overlap, unlearn
 from genwright.models.load import load_model
 
 
@@ -92,3 +92,47 @@ def test_tofus_names_are_known(request_of: Request, tmp_path: Path) -> None:
     )
     forget, _, _ = read(replace(request_of, forget=file))
     assert (forget[0].question, forget[0].answer, forget[0].paraphrase, forget[0].wrong) == ("who", "me", "I", ("you",))
+
+
+def test_constants() -> None:
+    assert constants(["layer=3", "beta=1e-1"]) == (("layer", 3), ("beta", 0.1))
+    with pytest.raises(BadRequest, match="KEY=NUMBER"):
+        constants(["beta"])
+
+
+def test_benchmarks_are_asked_before_and_after(request_of: Request, tmp_path: Path) -> None:
+    folder = request_of.model.parent
+    rows = [
+        {"prompt": f"the {a} house stands near the", "choices": [" red", " blue"], "answer": n % 2}
+        for n, a in enumerate("abcdef")
+    ]
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "sums.toml").write_text('form = "choice"\nfile = "sums.jsonl"\n')
+    said: list[str] = []
+    found = unlearn(replace(request_of, suites=(folder / "sums.toml",), relearn_steps=0), tmp_path, said.append)
+    sums = found["benchmarks"]["sums"]
+    assert sums["rows"] == 6 and sums["difference"] == pytest.approx(sums["after"] - sums["before"])
+    assert (
+        sums["holds"] == (sums["after"] >= 0.9 * sums["before"])
+        and "sums: 6 rows, acc; a true difference below" in said[0]
+    )
+    assert any(one.startswith("before on sums") for one in said) and any(
+        one.startswith("after on sums") for one in said
+    )
+
+
+@pytest.mark.parametrize(("lower", "after", "holds"), [
+    (False, 45.0, True), (False, 44.9, False), (True, 55.5, True), (True, 55.7, False),
+])  # fmt: skip
+def test_the_bound_of_a_benchmark(monkeypatch: pytest.MonkeyPatch, lower: bool, after: float, holds: bool) -> None:
+    change = dict.fromkeys(("difference", "low", "high", "p_holm", "verdict"), 0.0)
+    suite = {"name": "s", "metric": "m", "rows": 1, "lower_is_better": lower, "minimum_detectable_difference": None,
+             "systems": {"before": {"value": 50.0}, "after": {"value": after}}}  # fmt: skip
+    monkeypatch.setattr("genwright.improve.unlearning.told", lambda *_: {"suites": [suite], "comparisons": [change]})
+    assert compared([None], {}, 0.9)["s"]["holds"] is holds
+
+
+def test_a_stop_ends_the_training(request_of: Request, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="Stopped on request at step 1 of unlearning"):
+        unlearn(request_of, tmp_path / "out", stop=lambda: True)
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genwright.project.graph import STAGES, Decision, Found, Stage, Wanted, decide, differences, wanted
+from genwright.project.graph import STAGES, Decision, Found, Stage, Wanted, decide, differences, stages_of, wanted
 from genwright.project.spec import all_keys
 
 A = Stage("a", "x:a", keys=("scope", "adapt.steps"), without=("scope.note",), files=("data.train",))
@@ -169,11 +169,17 @@ def test_laws_of_deciding(states: list[str], force: set[str], missing: bool) -> 
 # --- the real stages
 
 
-def test_the_five_stages_read_only_stages_before_them() -> None:
+def test_the_stages_read_only_stages_before_them() -> None:
     names = [stage.name for stage in STAGES]
-    assert names == ["scope", "select", "adapt", "evaluate", "integrate"]
+    assert names == ["scope", "select", "adapt", "evaluate", "unlearn", "integrate"]
     for position, stage in enumerate(STAGES):
         assert set(stage.reads) <= set(names[:position])
+
+
+def test_a_stage_with_a_condition_is_there_only_where_its_key_is_set() -> None:
+    without, whole = stages_of(STAGES, {"unlearn.forget": ""}), stages_of(STAGES, {"unlearn.forget": "forget.jsonl"})
+    assert [stage.name for stage in without] == ["scope", "select", "adapt", "evaluate", "integrate"]
+    assert "unlearn" not in without[-1].reads and whole[-1].reads == (*without[-1].reads, "unlearn") and whole == STAGES
 
 
 def test_every_key_of_the_stages_is_a_key_or_table_of_the_file() -> None:

@@ -94,7 +94,18 @@ def test_a_file_from_windows_is_read(tmp_path: Path) -> None:
 
 def test_json_holds_the_resolved_whole() -> None:
     whole = to_json(read('[adapt]\nmethod = "lora"\n'))
-    assert list(whole) == ["project", "scope", "data", "select", "adapt", "hardware", "integrate", "serve", "evaluate"]
+    assert list(whole) == [
+        "project",
+        "scope",
+        "data",
+        "select",
+        "adapt",
+        "hardware",
+        "integrate",
+        "serve",
+        "evaluate",
+        "unlearn",
+    ]
     assert (
         whole["adapt"]["lora"].items() >= {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": ["all-linear"]}.items()
     )

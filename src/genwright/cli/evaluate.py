@@ -46,6 +46,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="where evaluate.json goes, with all answers (default: the project's folder)"
     )
+    parser.add_argument(
+        "--write-tasks", metavar="DIR", help="write the suites as tasks for lm-eval's own command to DIR; ask nothing"
+    )
     override_options(parser)
 
 
@@ -54,6 +57,8 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     if arguments.limit < 0:
         raise BadRequest("--limit is below 0.", wanted="a number of rows; 0 is all")
     suites = [suite.first(arguments.limit) for suite in suites_of(arguments)]
+    if arguments.write_tasks:
+        return write_tasks(suites, Path(arguments.write_tasks), terminal)
     targets = targets_of(arguments)
     found = call(f"{SUITES}:evaluate", suites, targets, seed=arguments.seed, say=terminal.say)
     out = Path(arguments.out or arguments.project)
@@ -61,6 +66,17 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     write_atomic(out / "evaluate.json", json.dumps(found, indent=1, ensure_ascii=False))
     told = call(f"{SUITES}:stripped", found) | {"file": str(out / "evaluate.json")}
     terminal.answer(told, lambda console: draw(console, told))
+    return 0
+
+
+def write_tasks(suites: list[Any], folder: Path, terminal: Terminal) -> int:
+    """The suites as a folder for `lm_eval run --include_path`."""
+    files = [str(call("genwright.evaluate.lm:write_task", suite, folder)) for suite in suites]
+    names = ",".join(suite.name for suite in suites)
+    terminal.answer(
+        {"tasks": names.split(","), "files": files},
+        lambda console: console.print(f"lm_eval run --include_path {folder} --tasks {names} --model ..."),
+    )
     return 0
 
 

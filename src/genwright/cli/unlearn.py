@@ -1,8 +1,8 @@
 """Make a model forget some rows and keep others, and measure both.
 
 What forgets: the project's result, or --model. Told before and after: probability, ROUGE-L and truth ratio in the manner of TOFU
-(arXiv 2401.06121), what can still be extracted or got by asking in other words, the sets to keep, and how fast it comes back when a
-part is taught again. Exit 3 where it was not forgotten, or something was harmed beyond --keep.
+(arXiv 2401.06121), what can still be extracted or got by asking in other words, the sets to keep, benchmarks, and how fast it comes
+back when a part is taught again. Exit 3 where it was not forgotten, or something was harmed beyond --keep.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from genwright.base.errors import BadRequest
 from genwright.base.files import write_atomic
-from genwright.cli.rooms import call
+from genwright.cli.rooms import FILE, call, project
 from genwright.cli.terminal import Terminal, heading, table
 
 ROOM = "genwright.improve.unlearning"
@@ -30,6 +29,12 @@ def options(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         help="more to keep, measured but not trained on; repeatable",
+    )
+    parser.add_argument(
+        "--suite",
+        metavar="FILE",
+        action="append",
+        help="benchmarks asked before and after (default: the project's suites); repeatable",
     )
     parser.add_argument("--texts", metavar="FILE", help="texts whose bits a token are told before and after")
     parser.add_argument(
@@ -60,7 +65,11 @@ def options(parser: ArgumentParser) -> None:
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of order and draws (default: 0)")
     bound = parser.add_argument_group("judged by")
     bound.add_argument(
-        "--keep", type=float, default=0.9, metavar="SHARE", help="of a set's ROUGE-L that must be left (default: 0.9)"
+        "--keep",
+        type=float,
+        default=0.9,
+        metavar="SHARE",
+        help="of a set's ROUGE-L and a suite's score that must be left (default: 0.9)",
     )
     bound.add_argument(
         "--relearn-steps", type=int, default=10, metavar="N", help="of the relearning attack (default: 10)"
@@ -78,7 +87,8 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     folder = lambda name: call(f"{ROOM}:folder_of", name, base)
     wanted = {
         "forget": base / arguments.forget, "retain": base / arguments.retain, "also": tuple(base / one for one in arguments.also),
-        "texts": path(arguments.texts), "method": arguments.method, "settings": constants(arguments.settings),
+        "suites": tuple(base / one for one in suites(arguments)),
+        "texts": path(arguments.texts), "method": arguments.method, "settings": call(f"{ROOM}:constants", arguments.settings),
         "adapter": arguments.adapter, "steps": arguments.steps, "batch_size": arguments.batch_size,
         "learning_rate": arguments.learning_rate, "precision": arguments.precision, "keep": arguments.keep,
         "relearn_steps": arguments.relearn_steps, "seed": arguments.seed, "model": folder(arguments.model),
@@ -89,21 +99,15 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     write_atomic(out / "unlearn.html", call("genwright.web.unlearn:render", found))
     told = found | {"page": str(out / "unlearn.html")}
     terminal.answer(told, lambda console: draw(console, told))
-    return 0 if found["forgotten"]["holds"] and all(one["holds"] for one in found["kept"].values()) else 3
+    return 0 if call(f"{ROOM}:succeeded", found) else 3
 
 
-def constants(pairs: list[str]) -> tuple[tuple[str, Any], ...]:
-    """KEY=NUMBER pairs. Errors: BadRequest."""
-    found = []
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        try:
-            found.append((key, int(value) if value.isdigit() else float(value)))
-        except ValueError:
-            raise BadRequest(
-                "A constant is not said right.", wanted="KEY=NUMBER, such as beta=0.1", found=pair
-            ) from None
-    return tuple(found)
+def suites(arguments: Namespace) -> tuple[str, ...]:
+    """Those named, or those of the project, where there is one."""
+    if arguments.suite or not (Path(arguments.project) / FILE).exists():
+        return tuple(arguments.suite or ())
+    spec, _ = project(arguments)
+    return tuple(spec.unlearn.suites or spec.evaluate.suites)
 
 
 def draw(console: Any, found: dict[str, Any]) -> None:
@@ -126,6 +130,8 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = [(f"forget: {name}", *(cell(one, "forget", *keys) for one in columns)) for name, keys in forget.items()]
     for name in found["kept"]:
         rows.append((f"{name}: ROUGE-L", *(cell(one, "kept", name, "rouge_l") for one in columns)))
+    for name, one in found["benchmarks"].items():
+        rows.append((f"{name}: {one['metric']}", f"{one['before']:.2f}", f"{one['after']:.2f}", ""))
     rows.append(("model utility", *(cell(one, "utility") for one in columns)))
     if found["before"]["bits_per_token"] is not None:
         rows.append(("texts: bits a token", *(cell(one, "bits_per_token") for one in columns)))
@@ -152,6 +158,11 @@ def verdicts(found: dict[str, Any]) -> list[tuple[str, str]]:
     for name, one in found["kept"].items():
         change = f"{one['before']:.3f} to {one['after']:.3f}, bound {found['keep']:g} of it"
         told.append((f"{name} kept", f"{'yes' if one['holds'] else 'NO'}, {change}"))
+    for name, one in found["benchmarks"].items():
+        change = (
+            f"{one['before']:.2f} to {one['after']:.2f} ({one['low']:+.2f} to {one['high']:+.2f}; {one['verdict']})"
+        )
+        told.append((f"{name} unharmed", f"{'yes' if one['holds'] else 'NO'}, {change}, bound {found['keep']:g} of it"))
     back = lambda one: f"after {one} steps" if one is not None else "never"
     told += [
         (f"relearned, {name}", f"half of it {back(one['half_back_after'])}") for name, one in found["relearned"].items()

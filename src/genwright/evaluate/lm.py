@@ -166,7 +166,9 @@ def write_task(suite: Any, folder: Path) -> Path:
     if suite.form.name not in FORMS:
         raise BadRequest(f"lm-eval has no tasks of the form '{suite.form.name}'.", wanted=" or ".join(FORMS))
     if any(not isinstance(row.get("prompt", ""), str) for row in suite.rows):
-        raise BadRequest(f"{suite.name} asks conversations.", wanted="rows whose prompt is a text: a task of lm-eval has no turns")
+        raise BadRequest(
+            f"{suite.name} asks conversations.", wanted="rows whose prompt is a text: a task of lm-eval has no turns"
+        )
     rows = Path(folder).resolve() / f"{suite.name}.jsonl"
     rows.parent.mkdir(parents=True, exist_ok=True)
     bare = lambda row: {**row, "reference": row["reference"].strip()} if "reference" in row else row

@@ -160,20 +160,31 @@ def evaluate(suites: Sequence[Suite], targets: Sequence[Target], *, seed: int = 
     refuse(suites, targets)
     for suite in suites:
         say(foretold(suite))
-    results: dict[str, dict[str, Judged]] = {suite.name: {} for suite in suites}
+    results: dict[str, dict[str, Judged]] = {}
     for target in targets:  # one model in memory at a time
-        for suite in suites:
-            found = judged(suite, target, seed)
-            results[suite.name][target.name] = found
-            say(f"{target.name} on {suite.name}: {statistics.fmean(found.per_seed):.2f}")
+        results[target.name] = asked(suites, target, seed=seed, say=say)
         target.close()
-    told = [_suite_told(suite, results[suite.name]) for suite in suites]
-    first, *others = [target.name for target in targets]
-    comparisons = [_compared(suite, first, other, results[suite.name]) for suite in suites for other in others]
+    return {"seed": seed, "systems": list(results), **told(suites, results)}
+
+
+def asked(suites: Sequence[Suite], target: Target, *, seed: int = 0, say: Say = print) -> dict[str, Judged]:
+    """Every suite, by name, of one target."""
+    found = {}
+    for suite in suites:
+        found[suite.name] = judged(suite, target, seed)
+        say(f"{target.name} on {suite.name}: {statistics.fmean(found[suite.name].per_seed):.2f}")
+    return found
+
+
+def told(suites: Sequence[Suite], results: Mapping[str, Mapping[str, Judged]]) -> dict[str, Any]:
+    """{suites, comparisons} of what systems scored: system -> suite -> scores. The first system is the one compared with."""
+    by_suite = {suite.name: {name: one[suite.name] for name, one in results.items()} for suite in suites}
+    first, *others = results
+    comparisons = [_compared(suite, first, other, by_suite[suite.name]) for suite in suites for other in others]
     for one, p_value in zip(comparisons, holm([one["p_value"] for one in comparisons])):
         one["p_holm"] = p_value
         one["verdict"] = one["verdict"] if p_value < 0.05 else UNCLEAR
-    return {"seed": seed, "systems": [target.name for target in targets], "suites": told, "comparisons": comparisons}
+    return {"suites": [_suite_told(suite, by_suite[suite.name]) for suite in suites], "comparisons": comparisons}
 
 
 def refuse(suites: Sequence[Suite], targets: Sequence[Target]) -> None:

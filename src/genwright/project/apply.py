@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def apply(
     Errors: Busy while another apply runs; DataError for a missing file; Interrupted on SIGTERM or Ctrl-C; whatever a
     stage raises. In every case what was finished is kept, and running again goes on from there.
     """
+    stages = graph.stages_of(stages, spec.flat())
     chosen = _until(stages, until)
     for name in force:
         _known(stages, name)
@@ -76,11 +78,13 @@ def decide_project(
     spec: Spec, base: Path | None = None, *, force: Collection[str] = (), stages: Sequence[Stage] = STAGES
 ) -> list[Decision]:
     """What `apply` would do now, stage by stage. Changes nothing."""
+    stages = graph.stages_of(stages, spec.flat())
     return _decide(stages, _wanted(spec, stages), Store((base or spec.base) / FOLDER), force)
 
 
 def clean(spec: Spec, *, remove: bool = False, stages: Sequence[Stage] = STAGES) -> list[Removable]:
     """What the project as it stands does not need; with `remove`, it is removed. Errors: Busy while an apply runs."""
+    stages = graph.stages_of(stages, spec.flat())
     store = Store(spec.base / FOLDER)
     keep = {name: want.key for name, want in _wanted(spec, stages).items()}
     if not remove:
@@ -202,8 +206,32 @@ def _decide(
 def _wanted(spec: Spec, stages: Sequence[Stage]) -> dict[str, Wanted]:
     values = spec.flat()
     keys = {key for stage in stages for key in stage.files}
-    sources = lambda key: [values[key]] if key == "adapt.teacher" and values.get(key) else values.get(key)
-    return graph.wanted(stages, values, {key: contents(sources(key), spec.base) for key in keys})
+    return graph.wanted(stages, values, {key: contents(_sources(key, values, spec.base), spec.base) for key in keys})
+
+
+def _sources(key: str, values: Mapping[str, Any], base: Path) -> Any:
+    """What of a key's value has content: of a project its result, of a suite its rows too."""
+    value = values.get(key)
+    if key == "unlearn.suites":
+        return [*value, *rows_of(value, base)] if value else value
+    if key == "unlearn.never_saw" and value and (base / value / "genwright.toml").exists():
+        made = Store(base / value / FOLDER).latest("integrate")
+        return [] if made is None else [str(made.path)]
+    return [value] if key in ("adapt.teacher", "unlearn.never_saw") and value else value
+
+
+def rows_of(suites: Sequence[str], base: Path) -> list[str]:
+    """The files of rows that suite files name; of a suite that cannot be read, none: it is told when it is asked."""
+    found = []
+    for name in suites:
+        try:
+            told = tomllib.loads((base / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        tables = [told, *(told.get("suite") or [])]
+        files = [str(table["file"]) for table in tables if isinstance(table, dict) and table.get("file")]
+        found += [str(Path(name).parent / file) for file in files]
+    return found
 
 
 def _found(store: Store, stage: str, key: str) -> graph.Found | None:

@@ -18,7 +18,19 @@ from genwright.base.errors import BadRequest, SpecError
 from genwright.base.registry import nearest, resolve
 from genwright.base.schema import REQUIRED, Field, declared
 from genwright.base.units import Bytes
-from genwright.project.tables import Adapt, Budget, Data, Evaluate, Hardware, Integrate, Project, Scope, Select, Serve
+from genwright.project.tables import (
+    Adapt,
+    Budget,
+    Data,
+    Evaluate,
+    Hardware,
+    Integrate,
+    Project,
+    Scope,
+    Select,
+    Serve,
+    Unlearn,
+)
 from genwright.project.values import Bounds, MismatchError, fit, plain, toml, words
 
 VERSION = 1
@@ -26,7 +38,7 @@ VERSION = 1
 
 TABLES: dict[str, type] = {
     "project": Project, "scope": Scope, "data": Data, "select": Select, "adapt": Adapt, "hardware": Hardware,
-    "integrate": Integrate, "serve": Serve, "evaluate": Evaluate,
+    "integrate": Integrate, "serve": Serve, "evaluate": Evaluate, "unlearn": Unlearn,
 }  # fmt: skip
 
 BUDGET = "genwright.project.tables:Budget"
@@ -41,6 +53,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "adapt.ladder": ("rung", "genwright.catalogue.parts:RUNGS"),
     "adapt.method": ("rung", "genwright.catalogue.parts:RUNGS"),
     "adapt.objective": ("objective", OBJECTIVES),
+    "unlearn.adapter": ("adapter", ADAPTERS),
     "hardware.device": ("device", "genwright.catalogue.devices:devices"),
 }
 """Keys whose values are names: what is named, and the registry (or the function that makes it) that knows them."""
@@ -86,6 +99,11 @@ BOUNDS: dict[str, Bounds] = {
     "serve.parallel": Bounds(1, 256),
     "hardware.usd_per_hour": Bounds(0),
     "evaluate.seeds": Bounds(1, 100),
+    "unlearn.steps": Bounds(1),
+    "unlearn.batch_size": Bounds(2),
+    "unlearn.learning_rate": Bounds(0),
+    "unlearn.keep": Bounds(0, 1, above=True),
+    "unlearn.relearn_steps": Bounds(0),
 }
 """What a number may be."""
 
@@ -111,6 +129,7 @@ class Spec:
     integrate: Integrate
     serve: Serve
     evaluate: Evaluate
+    unlearn: Unlearn
     methods: dict[str, dict[str, Any]]
     path: Path
     """The file."""
@@ -369,12 +388,26 @@ def _refuse_inert(given: dict[str, Any], origins: dict[str, str], only: set[str]
             f"{origins['integrate.quantize']}: integrate.quantize has no effect on what is made for transformers.",
             do='set integrate.engine = "llamacpp", or leave quantize out',
         )
+    _refuse_half_unlearn(given, origins, looked_at)
     ladder, objective = _ladder(given), str(given.get("adapt.objective") or "")
     effective = _parts_used(ladder, objective, str(given.get("scope.task")))
     for part in ({*resolve(ADAPTERS), *resolve(OBJECTIVES)}) - effective:
         used = [key for key in looked_at if key == f"adapt.{part}" or key.startswith(f"adapt.{part}.")]
         for key in used[:1]:
             raise _no_effect(part, origins[key], ladder, objective)
+
+
+def _refuse_half_unlearn(given: dict[str, Any], origins: dict[str, str], looked_at: set[str]) -> None:
+    """[unlearn] without its rows: those to forget, or those to keep."""
+    said = [
+        key for key in looked_at if key.startswith("unlearn.") and given[key] and given[key] != _fields()[key].default
+    ]
+    missing = [name for name in ("forget", "retain") if not given.get(f"unlearn.{name}")]
+    if said and missing:
+        raise SpecError(
+            f"{origins[said[0]]}: {said[0]} has no effect without unlearn.{missing[0]}.",
+            do="name the rows to forget and the rows to keep, or leave [unlearn] out",
+        )  # fmt: skip
 
 
 def _no_effect(part: str, origin: str, ladder: tuple[str, ...], objective: str) -> SpecError:

@@ -276,6 +276,59 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unlearn:
+    """A stage of its own, where `forget` names rows: what was adapted is made to forget them before it is handed over.
+
+    docs/unlearn.md says what is done and measured.
+    """
+
+    forget: str = ""
+    """Questions and answers to forget. Empty: nothing is forgotten, and there is no such stage."""
+
+    retain: str = ""
+    """Questions and answers to keep; they are trained on and measured."""
+
+    also: tuple[str, ...] = ()
+    """More files to keep: measured, never trained on."""
+
+    suites: tuple[str, ...] = ()
+    """Benchmarks that are asked before and after: files of suites (TOML), relative to this file."""
+
+    texts: str = ""
+    """Texts whose bits a token are told before and after. Empty: none."""
+
+    never_saw: str = ""
+    """A model, or another project's folder, that never saw the rows to forget: with it forget quality is measured."""
+
+    method: Literal["gradient-ascent", "gradient-difference", "npo", "rmu", "generic-targets"] = "npo"
+    """How rows are forgotten."""
+
+    settings: tuple[str, ...] = ()
+    """Constants of the method's equation, as "beta=0.5"."""
+
+    adapter: str = "full"
+    """What is trained: "full", or an adapter that is merged afterwards, such as "lora"."""
+
+    steps: int = 60
+    """Optimiser steps."""
+
+    batch_size: int = 16
+    """Rows a step; about half of them are to be forgotten."""
+
+    learning_rate: float = 0.0
+    """The highest. 0: the adapter's own."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Numbers to train in."""
+
+    keep: float = 0.9
+    """Share of the ROUGE-L of the rows to keep, and of each suite's score, that must be left; less is exit code 3."""
+
+    relearn_steps: int = 10
+    """Steps of the relearning attack."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Serve:
     """How `genwright serve` answers."""
 

@@ -30,6 +30,9 @@ def sections(found: dict[str, Any]) -> Iterable[Html]:
         tag("p", f"The bound: {found['keep']:g} of the ROUGE-L before."),
         _kept_table(found),
     )
+    if found["benchmarks"]:
+        told = f"The bound: {found['keep']:g} of the score before. A difference smaller than the last column will mostly not show."
+        yield tag("section", tag("h2", "Benchmarks"), tag("p", told), _benchmarks(found["benchmarks"]))
     yield tag("section", tag("h2", "Taught again"), *_relearned(found))
     answers = zip(found["before"]["forget"]["answers"], found["after"]["forget"]["answers"])
     yield tag("section", tag("h2", "What it says of the rows to forget"), _table("", ("before", "after"), answers))
@@ -74,6 +77,19 @@ def _kept_table(found: dict[str, Any]) -> Html:
     if found["before"]["bits_per_token"] is not None:
         rows.append(["texts: bits a token", *(f"{one['bits_per_token']:.3f}" for one in _columns(found))])
     return _table("The rest", _heads(found, "set"), rows)
+
+
+def _benchmarks(benchmarks: dict[str, Any]) -> Html:
+    rows = [
+        (
+            f"{name}: {one['metric']}, {'unharmed' if one['holds'] else 'harmed'}", one["rows"], f"{one['before']:.2f}", f"{one['after']:.2f}",
+            f"{one['difference']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})", one["verdict"],
+            "" if one["minimum_detectable_difference"] is None else f"{one['minimum_detectable_difference']:.1f}",
+        )
+        for name, one in benchmarks.items()
+    ]  # fmt: skip
+    heads = ("suite", "rows", "before", "after", "difference, 95 %", "by the paired test", "detectable")
+    return _table("Asked before and after", heads, rows)
 
 
 def _relearned(found: dict[str, Any]) -> Iterable[Html]:
