@@ -71,7 +71,8 @@ STAGES = (
     ),
     Stage(
         "integrate", "genwright.stages:integrate", reads=("scope", "select", "adapt", "evaluate", "unlearn"),
-        keys=("integrate", "serve.library"),
+        keys=("integrate",),
+        version=2,
     ),
 )  # fmt: skip
 """adapt.method is in the ladder already; exact resume makes checkpoints, and when they are saved, of no consequence."""
