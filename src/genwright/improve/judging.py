@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,11 @@ def judge(workshop: Workshop, rung: str, rows: Sequence[Row], *, split: str) -> 
             f"There are no {split} rows to judge on.", do=f"raise data.{split}_fraction, or give data.{split}"
         )
 
+    polled: list[float] = []
+
     def tell(done: int, total: int) -> None:
-        workshop.within_budget()
+        polled.append(time.time())
+        workshop.within_budget(polled[-1] - polled[-2] if 1 < len(polled) and done < total else 0.0)
         workshop.events.write(
             "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
         )

@@ -169,6 +169,7 @@ class Training:
         if self.progress.exhausted(self.job.patience):
             return
         steps = train(self.built, self.job.recipe, self.job.train, start=self.start, rounds=self.rounds)
+        before = time.time()
         while (done := self._next(steps)) is not None:
             self.progress.add(done)
             self.job.events.write("step", stage="adapt", rung=self.job.rung, total=self.job.recipe.steps, **_told(done))
@@ -182,9 +183,11 @@ class Training:
             if self.progress.exhausted(self.job.patience):
                 self.job.say(f"stopped early at step {done.step}: validation no longer improves")
                 return
-            if any(agreed(time.time() >= self.job.until)):
+            now = time.time()
+            if any(agreed(now + (now - before) >= self.job.until)):  # another step like this one would be too much
                 self.job.say(f"stopped at step {done.step} of {self.job.recipe.steps}: the budget is spent")
                 return
+            before = now
 
     def _save_or_stop(self, step: int) -> None:
         stopping, due = agreed(self.job.stop(), self.cadence.due(step))

@@ -268,9 +268,9 @@ class Workshop:
         """Whether a rung is judged by what it says of a text, without writing one."""
         return bool(METRICS[self.metric].reads)
 
-    def within_budget(self) -> None:
-        """Errors: OutOfBudget when the rung under way has taken all that is left."""
-        if time.time() >= self.until:
+    def within_budget(self, ahead: float = 0.0) -> None:
+        """Errors: OutOfBudget when the rung under way has taken all that is left, or would with these seconds more."""
+        if time.time() + ahead >= self.until:
             raise OutOfBudget
 
     def job(self, rung: str, folder: Path, place: Placement) -> Job:
