@@ -58,7 +58,7 @@ def judge(workshop: Workshop, rung: str, rows: Sequence[Row], *, split: str) -> 
 
     def tell(done: int, total: int) -> None:
         polled.append(time.time())
-        workshop.within_budget(polled[-1] - polled[-2] if 1 < len(polled) and done < total else 0.0)
+        workshop.within_budget(polled[-1] - polled[-2] if len(polled) > 1 and done < total else 0.0)
         workshop.events.write(
             "progress", stage=split, what=f"{rung} answers {split} rows", done=done, total=total, unit="rows"
         )
