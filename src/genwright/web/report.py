@@ -14,6 +14,7 @@ from genwright.web.choices import candidates_section, failures_section, gains_se
 from genwright.web.html import Html, join, tag
 from genwright.web.plots import curves, difference_track, interval_track, ratio_track
 from genwright.web.summaries import SELDOM, STAGES, Comparison, Results, compare, read_results, shortened
+from genwright.web.unlearn import in_report
 
 SAMPLES = 4
 """Rows shown of each kind: gained, lost, and wrong both times."""
@@ -46,6 +47,7 @@ def page(results: Results) -> str:
         gains_section(results.stages.get("adapt", {})),
         scores(results),
         paired(results),
+        in_report(results.stages.get("unlearn")),
         loss(results),
         planned(results),
         samples(results),

@@ -21,6 +21,11 @@ def render(found: dict[str, Any]) -> str:
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
+def in_report(found: dict[str, Any] | None) -> Html | None:
+    """The part of a project's report, where it has such a stage."""
+    return tag("section", tag("h1", f"Unlearning by {found['method']}"), *sections(found)) if found else None
+
+
 def sections(found: dict[str, Any]) -> Iterable[Html]:
     """In the order of the page."""
     yield tag("section", tag("h2", "Forgotten"), tag("p", _forgotten(found)), _forget_table(found))
@@ -80,9 +85,10 @@ def _kept_table(found: dict[str, Any]) -> Html:
 
 
 def _benchmarks(benchmarks: dict[str, Any]) -> Html:
+    verdict = lambda one: "unharmed" if one["holds"] else "harmed"
     rows = [
         (
-            f"{name}: {one['metric']}, {'unharmed' if one['holds'] else 'harmed'}", one["rows"], f"{one['before']:.2f}", f"{one['after']:.2f}",
+            f"{name}: {one['metric']}, {verdict(one)}", one["rows"], f"{one['before']:.2f}", f"{one['after']:.2f}",
             f"{one['difference']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})", one["verdict"],
             "" if one["minimum_detectable_difference"] is None else f"{one['minimum_detectable_difference']:.1f}",
         )
