@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -87,6 +87,8 @@ TUNED = frozenset(
     ]
 )
 """Words of a name that say how a model was tuned, packed or published, not how large it is."""
+DATED = frozenset(["thinking", "reasoning", "turbo", "latest", "finetuned", "finetune", "lora", "qlora", "full"])
+"""Further words that say nothing of a size, dropped only where nothing else is found."""
 ALIASES = {
     "gpt 2 124m": "gpt2",
     "gpt 2 small": "gpt2",
@@ -162,6 +164,8 @@ ALIASES = {
     "roberta base": "roberta-base",
     "minilm l6": "all-minilm-l6-v2",
     "alpaca 7b": "llama-7b",
+    "t 0 3b": "flan-t5-xl",
+    "t 0 11b": "flan-t5-xxl",
     "deepseek v3 671b": "deepseek-v3",
     "deepseek r1 671b": "deepseek-r1",
     "guanaco 7b": "llama-7b",
@@ -177,12 +181,16 @@ PACKED = re.compile(
     r"\b(?:bf16|fp16|fp32|fp8|fp4|int8|int4|nf4|\d-?bits?|w\da\d+|q\d(?:-k)?(?:-[ms])?|f16|awq|gptq|gguf)\b"
 )
 """How weights are packed."""
-STATED = re.compile(r"(?:n?hidden|hidden_size|width|d_model)\s*=\s*(\d+)(?![\d ]*[*%x/])", re.I)
+STATED = re.compile(r"(?:n?hidden|hidden_size|width|d_model)\s*=\s*(\d+)(?![\d ]*(?:[*%x]|/\s*\d))", re.I)
 """A number, not a sum that is begun ("NHIDDEN = 108*8*c")."""
 STATED_LAYERS = re.compile(r"n?layers?\s*=\s*(\d+)", re.I)
 STATED_HEADS = re.compile(r"n?heads?\s*=\s*(\d+)", re.I)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bmt])\b", re.I)
-ANY_DENSE = re.compile(r"\b(gpt|dense|transformer|megatron|llama)\b", re.I)
+MIXED = re.compile(r"\bmoe\b|\bvl\b|vision|\dx\d|whisper|\bvit\b|diffusion|-a\d+b\b", re.I)
+"""Not one stack of dense layers over tokens: a count alone says little of its sizes."""
+GPT_VOCABULARY = 50304
+VOCABULARIES = (32000, GPT_VOCABULARY, 129280, 250880)
+"""Padded to a multiple of 128: SentencePiece as Llama has it, GPT-2, tokens of newer models, BLOOM's."""
 HEAD_WIDTH = 128
 DEEPEST = 512
 """Layers that a width must not ask for: then the width that was read is another number."""
@@ -236,20 +244,28 @@ def architecture(name: str) -> Architecture:
     if found := _by_hub().get(wanted.casefold()):
         return known[found]
     words = words_of(wanted)
-    for tried in (words, tuple(word for word in words if word not in TUNED)):
+    for tried in (words, tuple(word for word in words if word not in TUNED), tuple(_sizes_only(words))):
         if found := ALIASES.get(" ".join(tried)) or _by_words().get(tried):
             return known[found]
     raise unknown_name("model", name, list(known))
 
 
+def _sizes_only(words: tuple[str, ...]) -> Iterator[str]:
+    """Without how it was tuned, and without dates: "1half" is 1.5, "2507" and "240718" are months and days."""
+    for number, word in enumerate(words):
+        if word == "half" or word in TUNED or word in DATED or (number and re.fullmatch(r"2[3-6][01]\d|\d{6,8}", word)):
+            continue
+        yield f"{word}.5" if words[number + 1 : number + 2] == ("half",) else word
+
+
 def stated(name: str, text: str = "") -> Architecture:
-    """`architecture`, or a GPT of the sizes that `text` states (NHIDDEN=14336, NLAYERS=70), or of the count that its name does."""
+    """`architecture`, or a stand-in of the sizes that `text` states (NHIDDEN=14336, NLAYERS=70), or of the count that its name does."""
     try:
         return architecture(name)
     except UnknownName:
         size = SIZE.search(name)
         width = STATED.search(text)
-        if not size or not (width or ANY_DENSE.search(name)):
+        if not size or MIXED.search(name):
             raise
     count = float(size[1]) * {"m": 1e6, "b": 1e9, "t": 1e12}[size[2].casefold()]
     return _dense(name, count, int(width[1]) if width else 0, STATED_LAYERS.search(text), STATED_HEADS.search(text))
@@ -261,12 +277,14 @@ def _dense(
     """N = 12 L h^2 + V h, for a width that is stated, else one of SLIM layers."""
     if not width or count > 12 * DEEPEST * width * width:
         width = max(HEAD_WIDTH, round((count * SLIM / 12) ** (1 / 3) / HEAD_WIDTH) * HEAD_WIDTH)
-    depth = int(layers[1]) if layers else max(1, round((count - 50304 * width) / (12 * width * width)))
+        layers = None
+    depth = int(layers[1]) if layers else max(1, round((count - GPT_VOCABULARY * width) / (12 * width * width)))
+    vocabulary = _vocabulary(count, width, depth) if layers else GPT_VOCABULARY
     number = int(heads[1]) if heads else max(1, width // HEAD_WIDTH)
     number = next(each for each in range(number, 0, -1) if width % each == 0)
     config = {
         "model_type": "gpt2",
-        "vocab_size": 50304,
+        "vocab_size": vocabulary,
         "n_embd": width,
         "n_layer": depth,
         "n_head": number,
@@ -277,10 +295,16 @@ def _dense(
     return Architecture(
         name,
         "the row itself",
-        12 * depth * width * width + 50304 * width,
+        12 * depth * width * width + vocabulary * width,
         config,
-        f"{name}: a GPT of width {width}, {depth} layers ({said})",
+        f"{name}: a GPT of width {width}, {depth} layers, {vocabulary} tokens ({said})",
     )
+
+
+def _vocabulary(count: float, width: int, depth: int) -> int:
+    """What the layers leave of a stated count, (N - 12 L h^2) / h: the nearest of VOCABULARIES, as counts are published rounded."""
+    left = (count - 12 * depth * width * width) / width
+    return min(VOCABULARIES, key=lambda one: abs(one - left))
 
 
 def words_of(name: str) -> tuple[str, ...]:

@@ -19,10 +19,12 @@ SAYS_NOTHING = re.compile(
     r"\b(nvidia|geforce|rtx|gtx|tesla|amd|radeon|instinct|apple|google|huawei|intel|aws"
     r"|macbook (pro|air)|mac (studio|mini|pro)|macbook|imac|mac"
     r"|gpus?|graphics|cards?|generation|gen|hbm\d?e?|tensor ?core|nvlink|nvswitch|efa|roce|infiniband|ib|ethernet|chips?|cloud|power|capped"
-    r"|workstation|server|edition)\b"
+    r"|workstation|server|edition|colab|kaggle|single|consumer)\b"
 )
 COUNT = re.compile(r"^(\d+)\s*[x×*]\s*(?=[a-z\d])|(?<![a-z])[x×*]\s*(\d+)$")
-MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*-?\s*gi?b(?![\w/])")
+MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*-?\s*g(?:i?b)?(?![\w/])")
+BARE_MEMORY = re.compile(r"(?<=[a-z]\d00)[- ](40|80)$")
+"""Of two sizes of one card, without its unit: "A100-40"."""
 NETWORK = re.compile(r"(?:(\d+)\s*x\s*)?(\d+)\s*g(?:bps|b/s|bit/s|bit|b(?=\s*(?:roce|ib|infiniband|ethernet|efa)))")
 WATTS = re.compile(r"(\d+)\s*w\b")
 SLICE = re.compile(r"(v5 ?lite ?pod|v\d[epi]?)-(\d+)$")
@@ -101,6 +103,7 @@ def key_of(name: str) -> str:
 
 def _part(said: str, whole: str) -> Device:
     """The device whose key it is; among those of one key, the one whose memory is nearest to what the name says."""
+    said = BARE_MEMORY.sub(r"-\1gb", said.strip())
     memory = [float(size) for size in MEMORY.findall(said)]
     found = _keys().get(key_of(said)) or _keys().get(key_of(re.sub(r"\([^)]*\)", "", said)))
     if not found:

@@ -21,13 +21,14 @@ from genwright.plan.architectures import config_of, context_of
 from genwright.plan.estimate import Estimate, Range, around
 from genwright.plan.priced.allocator import Allocator, NoRoom, live_peak
 from genwright.plan.priced.phases import chance, chance_of_lengths, phases_of, shorter_rows
-from genwright.plan.published.frameworks import Profile, filled
+from genwright.plan.published.frameworks import filled, lacks_bf16, on_device
+from genwright.plan.published.profile import Profile
 from genwright.plan.traced.compose import REFERENCED, compose
 from genwright.plan.traced.pieces import Pieces
 from genwright.plan.traced.record import Allocation, Trace
 from genwright.plan.traced.setup import Setup
 
-MADE_BY = 18
+MADE_BY = 19
 """Of what a trace holds: raised when its making changes, so that older files are not read."""
 WORKSPACE = {"hopper": 32 * 2**20, "blackwell": 32 * 2**20, "cdna": 76 * 2**20}
 """cuBLAS's and hipBLASLt's, for each handle and stream: forward's thread and backward's."""
@@ -159,6 +160,7 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
     """
     placed = device if isinstance(device, Placed) else Placed(device)
     device = placed.device
+    setup, chosen = on_device(setup, device)
     _check_device(setup, device)
     trace, setup, profile = trace_training(setup, cache=cache)
     outside, comm = CONTEXT, COMMUNICATOR if setup.count > 1 else Range(0, 0, 0)
@@ -166,10 +168,10 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
     memory = memory_of(trace, device, expandable=profile.expandable_segments, capacity=capacity)
     active = around(memory.active, *(COMPILED_BAND if setup.compile else ACTIVE_BAND))
     reserved = _reserved(memory, active)
-    on_device = reserved + outside + comm
+    whole = reserved + outside + comm
     lengths = shorter_rows(setup, lambda one: memory_of(trace_training(one, cache=cache)[0], device).active)
     quantities = {
-        "active_peak_bytes": active, "reserved_peak_bytes": reserved, "device_peak_bytes": on_device,
+        "active_peak_bytes": active, "reserved_peak_bytes": reserved, "device_peak_bytes": whole,
         **phases_of(trace, setup), **lengths, "disk_bytes": around(trace.checkpoint_bytes, 0.02, 0.05),
         "flops_per_step": around(trace.flops, 0.02, 0.05),
     }  # fmt: skip
@@ -178,12 +180,12 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
     parts |= {"communication": comm.value} if comm.value else {}
     known, unknown, notes = _time(trace, setup, placed, calibration)
     limit = usable_bytes(device)
-    probable = chance(on_device.high, on_device.low, limit) if memory.fits else FAILED_REPLAY
+    probable = chance(whole.high, whole.low, limit) if memory.fits else FAILED_REPLAY
     verdict = {"fits": memory.fits, "fit_probability": probable, "limit_bytes": limit}
     verdict |= chance_of_lengths(
         lengths, outside + comm + around(max(0, memory.reserved - memory.active), 0.5, 0.5), limit
     )
-    notes = (*trace.notes, *_notes(setup, memory), *notes)
+    notes = (*chosen, *trace.notes, *_notes(setup, memory), *notes)
     return Estimate(quantities | known, parts, unknown, notes, facts=verdict | _facts(trace, setup, memory))
 
 
@@ -193,15 +195,9 @@ def _reserved(memory: Memory, active: Range) -> Range:
 
 
 def _check_device(setup: Setup, device: Any) -> None:
-    wanted = setup.precision or "bf16"
-    if (
-        wanted.startswith("bf16")
-        and device.bf16_tflops is None
-        and (device.fp16_tflops or device.fp32_tflops)
-        and device.vendor == "NVIDIA"
-    ):
+    if setup.precision.startswith("bf16") and lacks_bf16(device):
         raise RecipeError(
-            f"{device.title} has no bfloat16.", wanted="--precision fp16 or fp32 there", found=f"--precision {wanted}",
+            f"{device.title} has no bfloat16.", wanted="--precision fp16 or fp32 there", found=f"--precision {setup.precision}",
             do="set --precision fp16"
         )  # fmt: skip
 

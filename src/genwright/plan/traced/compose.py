@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from genwright.plan.published.frameworks import Profile
+from genwright.plan.published.profile import Profile
 from genwright.plan.traced.pieces import HELD, Change, Pieces, Segment, Weight
 from genwright.plan.traced.record import Allocation, Trace
 from genwright.plan.traced.setup import Setup
@@ -88,6 +88,7 @@ class Step:
         self.split_state = self.shards > 1
         self.split_gradients = self.shards > 1 and setup.strategy in SPLIT_GRADIENTS
         self.split_weights = self.shards > 1 and setup.strategy in SPLIT_WEIGHTS
+        self.away = setup.offload or setup.offload_optimizer
         self.compute = compute_bytes(setup.precision)
         self.units: dict[int, list[Weight]] = {}
         for placed in self.weights:
@@ -177,14 +178,13 @@ class Step:
                 self.stream.take(sum(self.gathered_bytes(weight) for weight in unit), "all-gather buffers")
 
     def _masters_and_buffers(self) -> None:
-        away = self.setup.offload or self.setup.offload_optimizer
         for placed in self.weights:
             weight = placed.weight
             if not weight.trained:
                 continue
             share = self.shards if self.split_state else 1
             if self.profile.masters == "optimizer" and self.setup.precision in ("bf16", "fp16"):
-                self._take_or_host(weight.numel * 4 / share, "optimizer", away)
+                self._take_or_host(weight.numel * 4 / share, "optimizer", self.away)
             if self.profile.gradient_buffer:
                 each = 4 if self.profile.gradient_buffer == "fp32" else self.compute
                 self.stream.take(weight.numel * each / (share if self.split_gradients else 1), "gradients")
@@ -348,7 +348,8 @@ class Step:
             return
         if self.profile.gradient_buffer and self.profile.whole_gradients:
             return
-        if self.profile.gradient_buffer or self.setup.optimizer_in_backward or not self.first:
+        leaves = self.away and self.setup.strategy in SPLIT_GRADIENTS
+        if self.profile.gradient_buffer or self.setup.optimizer_in_backward or leaves or not self.first:
             self.alive.discard(storage)
             self.stream.give(storage)
             return
@@ -416,7 +417,7 @@ class Step:
                 self.alive.discard(storage)
                 self.stream.give(storage)
         self.unit_gradients = []
-        if unit not in self.shard_gradients and not self.profile.gradient_buffer and not self.setup.offload:
+        if unit not in self.shard_gradients and not self.profile.gradient_buffer and not self.away:
             trained = sum(
                 weight.numel * self.gradient_bytes(weight) for weight in self.units.get(unit, []) if weight.trained
             )
@@ -434,7 +435,7 @@ class Step:
     def optimizer_step(self, states: list[int]) -> list[int]:
         """State is made where there is none; a foreach optimizer takes a copy; gradients go."""
         self.stream.phase = "optimizer"
-        away = self.setup.offload or self.setup.offload_optimizer
+        away = self.away
         trained = [placed.weight for placed in self.weights if placed.weight.trained]
         if not states and not away:
             states = [self.stream.take(size, "optimizer") for weight in trained for size in self.state_sizes(weight)]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from genwright.plan.published.frameworks import Profile
+from genwright.plan.published.profile import Profile
 
 LOSS_CHUNKS = 8
 ROWS_OF_A_CHUNK = 128

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genwright.models.surgery import layers_of
-from genwright.plan.published.frameworks import Profile
+from genwright.plan.published.profile import Profile
 from genwright.plan.traced.low_rank import FusedQKV, LowRank, Part, Scaled, adapter_parameter, mark_
 from genwright.plan.traced.recorder import Recorder
 from genwright.plan.traced.setup import Setup

@@ -70,7 +70,9 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
             parameter.grad = None
         layer_peak, head_peak = forward_peaks(model, partial(_evaluate, model, batch, setup, profile), vocabulary)
     if not splits:
-        segments, weights = _divided(segments, weights, setup.tensor_degree, profile.sequence_parallel)
+        stream = setup.micro_batch * setup.seq_len * full.get_text_config().hidden_size * COMPUTE[setup.precision].itemsize
+        whole = 0 if profile.sequence_parallel else stream // setup.context_degree
+        segments, weights = _divided(segments, weights, setup.tensor_degree, whole)
     text = full.get_text_config()
     heads = getattr(text, "num_attention_heads", 0) or getattr(text, "n_head", 0) or 1
     width = text.hidden_size
@@ -141,20 +143,21 @@ def _split(config: Any, degree: int) -> bool:
 
 
 def _divided(
-    segments: list[Segment], weights: list[Weight], degree: int, tokens_too: bool
+    segments: list[Segment], weights: list[Weight], degree: int, whole: int
 ) -> tuple[list[Segment], list[Weight]]:
-    """A rank's share of a trace that was not split: matrices and their work by `degree`, activations as the papers say.
+    """A rank's share of a trace that was not split: matrices, their work and what they make by `degree`.
 
-    (10 + 24 / t) / 34 of a layer's activations, 1 / t where norms and residuals are split over tokens: Korthikanti 2022.
+    Activations of at most `whole` bytes stay so: a layer's input, what its norms read and give (the 10 of the 10 + 24 / t of
+    Korthikanti 2022, arXiv 2205.05198, table 2). 0 where norms and residuals are split over tokens too.
     """
-    kept = 1 / degree if tokens_too else (10 + 24 / degree) / 34
     widest = max(weight.numel for weight in weights) ** 0.5
     less = [
         weight._replace(numel=max(1, weight.numel // degree)) if weight.numel > 16 * widest else weight
         for weight in weights
     ]
-    shares = {"gradients": 1 / degree, "logits and loss": 1 / degree, "temporaries": 1 / degree}
-    size = lambda change: math.ceil(change.bytes * shares.get(change.part, kept))
+    stays = lambda change: change.part == "activations" and change.bytes <= whole
+    size = lambda change: change.bytes if stays(change) else math.ceil(change.bytes / degree)
+    kept = 1 / degree if not whole else (10 + 24 / degree) / 34
     cut = [
         segment._replace(
             changes=[change._replace(bytes=size(change)) for change in segment.changes],
