@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genwright.project.graph import STAGES, Decision, Found, Stage, Wanted, decide, differences, stages_of, wanted
-from genwright.project.spec import all_keys
+from genwright.project.keys import all_keys
 
 A = Stage("a", "x:a", keys=("scope", "adapt.steps"), without=("scope.note",), files=("data.train",))
 B = Stage("b", "x:b", reads=("a",), keys=("adapt",))
@@ -182,12 +182,23 @@ def test_a_stage_with_a_condition_is_there_only_where_its_key_is_set() -> None:
     assert "unlearn" not in without[-1].reads and whole[-1].reads == (*without[-1].reads, "unlearn") and whole == STAGES
 
 
+def test_what_models_are_tried_with_counts_where_several_are_tried() -> None:
+    """Four more examples in the prompt are another trial; with one model nothing is tried, and nothing is fetched again."""
+
+    def select_key(models: list[str], examples: int, trial_rows: int = 24) -> str:
+        values = {"select.models": models, "select.trial_rows": trial_rows, "adapt.examples": examples}
+        return wanted(stages_of(STAGES, values), values, {})["select"].key
+
+    assert select_key(["a", "b"], 4) != select_key(["a", "b"], 8) and select_key([], 4) != select_key([], 8)
+    assert select_key(["a"], 4) == select_key(["a"], 8) and select_key(["a", "b"], 4, 0) == select_key(["a", "b"], 8, 0)
+
+
 def test_every_key_of_the_stages_is_a_key_or_table_of_the_file() -> None:
     known = (
         set(all_keys()) | {key.rpartition(".")[0] for key in all_keys()} | {key.partition(".")[0] for key in all_keys()}
     )
     for stage in STAGES:
-        assert {*stage.keys, *stage.without, *stage.files} <= known
+        assert {*stage.keys, *stage.without, *stage.files, *stage.tried_with} <= known
 
 
 NO_RESULT = {

@@ -41,6 +41,9 @@ class Stage:
     version: int = 1
     """Raised when the stage's code changes what comes out."""
 
+    tried_with: tuple[str, ...] = ()
+    """Keys that change its result too where it chooses among several models, for they are tried with them."""
+
     when: str = ""
     """The key without which a project has no such stage; empty: every project has it."""
 
@@ -57,6 +60,10 @@ STAGES = (
     Stage(
         "select", "genwright.stages:select", reads=("scope",),
         keys=("select", "hardware.device", "hardware.memory", "scope.budget"), without=("select.offline",), files=("select.models",),
+        tried_with=(
+            "project.seed", "adapt.objective", "adapt.ladder", "adapt.examples", "adapt.max_new_tokens", "adapt.temperature",
+            "adapt.precision",
+        ),
     ),
     Stage(
         "adapt", "genwright.stages:adapt", reads=("scope", "select"), keys=("project.seed", "scope.budget", "adapt"),
@@ -79,10 +86,22 @@ STAGES = (
 
 
 def stages_of(stages: Sequence[Stage], values: Fields) -> tuple[Stage, ...]:
-    """The stages that a project has: those with a `when` only where it is set; none reads one that is not there."""
+    """The stages that a project has, with the keys that count in it.
+
+    Those with a `when` are there only where it is set, and none reads one that is not there; `tried_with` counts only
+    where there is something to try.
+    """
     taken = [stage for stage in stages if not stage.when or values.get(stage.when)]
     names = {stage.name for stage in taken}
-    return tuple(replace(stage, reads=tuple(name for name in stage.reads if name in names)) for stage in taken)
+    reads = lambda stage: tuple(name for name in stage.reads if name in names)
+    more = lambda stage: stage.tried_with if _tries_several(values) else ()
+    return tuple(replace(stage, reads=reads(stage), keys=stage.keys + more(stage)) for stage in taken)
+
+
+def _tries_several(values: Fields) -> bool:
+    """Whether more than one model is tried: several are named, or none and the catalogue's are."""
+    models = values.get("select.models")
+    return models is not None and len(models) != 1 and values.get("select.trial_rows") != 0
 
 
 @dataclass(frozen=True)
