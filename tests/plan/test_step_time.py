@@ -10,7 +10,7 @@ from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import place
 from genwright.plan.priced.roofline import basis, seconds
 from genwright.plan.priced.speeds import STEADY, speeds_of
-from genwright.plan.priced.step_time import HOOK_SECONDS, STEP_SECONDS, op_seconds, step_time
+from genwright.plan.priced.step_time import HOOK_SECONDS, STEP_SECONDS, op_seconds, scores_of, step_time
 from genwright.plan.traced.record import Collective, Op, Trace
 from genwright.plan.traced.setup import Setup
 
@@ -66,7 +66,57 @@ def test_frameworks_that_wait_for_each_gather_hide_nothing() -> None:
         for name in ("torchtitan", "deepspeed")
     )
     assert theirs.parts["communication"] > 3 * ours.parts["communication"]
-    assert theirs.parts["hooks"] == pytest.approx(HOOK_SECONDS * 12 * 10 * 2)
+
+
+def test_hooks_are_the_hosts_time_and_hidden_by_a_longer_device() -> None:
+    """Ten blocks of twelve hooked modules: Qwen's full rows take as long at 256 tokens as at 1,024."""
+    theirs = Setup(model="x", precision="bf16", strategy="zero3", count=8, framework="deepspeed")
+    short, long = (
+        step_time(traced(PRODUCT._replace(count=count)), A100, theirs).parts.get("waiting for the host", 0.0)
+        for count in (1.0, 1000.0)
+    )
+    assert short == pytest.approx(HOOK_SECONDS * 12 * 10, rel=0.2) and long == 0.0
+
+
+def test_each_microbatch_after_the_first_adds_its_gradients() -> None:
+    """1e9 weights: two read and one written in 16 bits, or a buffer in float32 beside them; shared where gradients are split."""
+    back = PRODUCT._replace(phase="backward")
+    price = lambda **changes: step_time(traced(back), A100, replace(SETUP, **changes)).parts.get("accumulation", 0.0)
+    bandwidth = speeds_of(A100).bandwidth
+    assert price() == 0.0
+    assert price(accumulate=5) == pytest.approx(4 * 6e9 / bandwidth, rel=0.01)
+    assert price(accumulate=5, framework="megatron", tensor_degree=2, count=2) == pytest.approx(
+        4 * 5e9 / bandwidth, rel=0.01
+    )
+    assert price(accumulate=5, strategy="zero3", count=8) == pytest.approx(price(accumulate=5) / 8, rel=0.01)
+
+
+def test_one_kernel_makes_scores_to_probabilities_in_megatron() -> None:
+    """Of 4 heads x 2,048^2 scores: 4 bytes of softmax and 5 of dropout each, where the traced model moves 32."""
+    scores = 4 * 2048.0**2
+    moved = {"_to_copy": 6, "_softmax": 8, "bernoulli_": 2, "div_": 2, "add": 4}
+    ops = [
+        Op(f"aten.{name}", "elementwise", "fp32", 0.0, each * scores, 1.0, "forward") for name, each in moved.items()
+    ]
+    ops += [Op("aten.mul", "elementwise", "bf16", 0.0, each * scores, 1.0, "forward") for each in (4, 6)]
+    ops += [Op("aten.bmm", "matmul", "bf16", 2.0 * 128 * scores, 1e8, 1.0, "forward", (2048, 2048, 128, 4)), NORM]
+    eager = replace(SETUP, seq_len=2048, attention="eager")
+    left = lambda name, trace=traced(*ops): sum(
+        op.bytes * scores_of(trace, replace(eager, framework=name)).share(op) for op in ops if op.kind == "elementwise"
+    )
+    assert left("megatron-deepspeed") == pytest.approx(9 * scores + NORM.bytes)
+    assert left("transformers") == pytest.approx(32 * scores + NORM.bytes)
+    price = lambda name: step_time(traced(*ops), A100, replace(eager, framework=name)).parts["elementwise"]
+    assert price("megatron-deepspeed") < price("transformers")
+
+
+def test_a_host_updates_as_fast_as_was_measured() -> None:
+    """ZeRO-Offload's table: 2.57 s for ten billion weights; narrower state is read and written sooner."""
+    away = replace(SETUP, offload_optimizer=True)
+    price = lambda kept: step_time(traced(UPDATE, trainable=10**10, checkpoint_bytes=kept * 1e10), A100, away).parts[
+        "offload"
+    ]
+    assert price(14) - price(7) == pytest.approx(2.57 / 2, rel=0.01)
 
 
 def test_a_pipelines_bubble_and_an_offloaded_optimizer() -> None:

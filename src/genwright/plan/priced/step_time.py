@@ -34,6 +34,16 @@ FUSED_LAUNCHES = 0.3
 FUSED_NORMS = 0.75
 """The same where a framework brings its own kernels for norms and rotations."""
 FUSING = ("internevo", "megatron", "megatron-deepspeed", "qwen-finetune", "unsloth", "torchtitan")
+FUSED_SOFTMAX = ("megatron", "megatron-deepspeed")
+"""Frameworks whose scores are scaled, masked and made to probabilities by one kernel in 16 bits (Megatron-LM:
+megatron/fused_kernels/scaled_upper_triang_masked_softmax.h), where the traced model takes six operations and float32."""
+SCORE_BYTES = {
+    "_softmax": 4.0,
+    "_softmax_backward_data": 6.0,
+    "bernoulli_": 1.0,
+    "mul": 4.0,
+}
+"""Moved for each score by what is left of them: the softmax there and back, and dropout's mask with its product."""
 NOT_CAUSAL = (
     "mlm",
     "masked",
@@ -52,8 +62,11 @@ FIRST_FLASH = 0.55
 """Of the second's rate, forward and backward, on A100 (Dao 2023, arXiv 2307.08691, figures 4 to 6)."""
 HOST_BANDWIDTH = {"volta": 11e9, "turing": 11e9, "ampere": 22e9, "ada": 22e9, "hopper": 45e9, "blackwell": 45e9}
 """Architecture -> bytes a second that a copy to pinned host memory gets."""
-HOST_UPDATES = 1.2e9
-"""Weights a second that an optimizer in the host's memory updates (DeepSpeedCPUAdam: Ren et al. 2021, arXiv 2101.06840)."""
+HOST_UPDATES = 3.9e9
+"""Weights a second that an Adam in float32 updates in the memory of a host (Ren et al. 2021, arXiv 2101.06840, table 4: ten
+billion in 2.57 s). Its rate is that of memory: narrower weights and state take less."""
+STATE_BYTES = 14.0
+"""Of such a weight: two for computing, twelve for its copy in float32 and two moments."""
 SPREAD = 0.015
 """Standard deviation of equal devices' times: 8 % lie between the fastest and the slowest of some hundreds of one model (Sinha et
 al. 2022, arXiv 2208.11035), which is six of it."""
@@ -91,8 +104,7 @@ def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Sp
     fabric = fabric_of(placed, setup.count)
     messages = _messages(trace, fabric, setup, lanes)
     offload = _offload(trace, placed.device, setup)
-    host = _hooks(trace, setup)
-    total = sum(lanes.values()) + slowest + messages + host + STEP_SECONDS
+    total = sum(lanes.values()) + slowest + messages + STEP_SECONDS
     idle = bubble(setup.pipeline_degree, setup.accumulate) * (total - lanes.get("optimizer", 0.0))
     parts |= {
         "communication": messages,
@@ -100,7 +112,6 @@ def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Sp
         "bubble": idle,
         "offload": offload,
         "between steps": STEP_SECONDS,
-        "hooks": host,
     }
     computing = parts["matmul"] + parts["attention"]
     return StepTime(
@@ -118,23 +129,62 @@ def slowest_of(count: int) -> float:
     return 1.0 + SPREAD * max(0.0, math.sqrt(2 * math.log(count)) - 0.5) if count > 1 else 1.0
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Attention's scores of one block, where they are written out."""
+
+    traced: float = 0.0
+    """Elements that the trace's bytes are of."""
+    held: float = 0.0
+    """Elements that this device has."""
+
+    def share(self, op: Op) -> float:
+        """Of an operation's traced bytes, what one fused kernel moves; 1 where it is not about scores."""
+        each = op.bytes / self.traced if self.traced else 0.0
+        name = op.op.removeprefix("aten.")
+        whole = name in ("_softmax", "_softmax_backward_data") or min(abs(each - much) for much in (2, 4, 6)) < 0.02
+        if not self.traced or op.phase == "loss" or not whole:
+            return 1.0
+        left = SCORE_BYTES.get(name, 0.0) if name != "mul" or abs(each - 6) < 0.02 else 0.0
+        return left * self.held / op.bytes
+
+
+def scores_of(trace: Trace, setup: Setup) -> Scores:
+    """Read from the products of scores, whose FLOPs are this device's while their shape may be the whole model's."""
+    if setup.framework not in FUSED_SOFTMAX or setup.attention != "eager":
+        return Scores()
+    product = next((op for op in trace.ops if op.op == "aten.bmm" and setup.seq_len in op.shape[:3]), None)
+    softmax = next((op for op in trace.ops if op.op == "aten._softmax"), None)
+    if product is None or softmax is None:
+        return Scores()
+    m, n, k, batch = product.shape
+    share = product.flops / (2.0 * m * n * k * batch)
+    return Scores(softmax.bytes / (8 if softmax.dtype == "fp32" else 4), share * setup.seq_len**2 * batch)
+
+
 def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, parts: dict[str, float]) -> float:
     """Seconds of a phase: the device's work, or the host's sending of it."""
     device = host = 0.0
     fused = setup.compile
+    scores = scores_of(trace, setup)
     each = pace.launch or LAUNCH_SECONDS * LAUNCHES.get(setup.framework, 1.0) * host_factor(placed.device.kind)
     each *= BACKWARD_LAUNCH if phase in ("backward", "optimizer") else 1.0
     for op in trace.ops:
         if op.phase != phase:
             continue
-        spent = op.count * op_seconds(op, pace, setup)
+        share = scores.share(op) if op.kind in BETWEEN else 1.0
+        spent = op.count * op_seconds(op._replace(bytes=op.bytes * share), pace, setup) if share else 0.0
         parts[op.kind] += spent
         device += spent
-        host += op.count * each * (FUSED_LAUNCHES if fused and op.kind in BETWEEN else 1.0)
+        host += (op.count if share else 0.0) * each * (FUSED_LAUNCHES if fused and op.kind in BETWEEN else 1.0)
     if phase != "optimizer" and phase != "loss":
         unpacking = _unpacking(phase, trace, pace, setup)
         parts["dequantize"] += unpacking
         device += unpacking
+    host += _hooks(phase, trace, setup) * host_factor(placed.device.kind)
+    if phase == "backward":
+        parts["accumulation"] = _accumulation(trace, pace, setup)
+        device += parts["accumulation"]
     parts["waiting for the host"] += host if pace.waits else max(0.0, host - device)
     return device + host if pace.waits else max(device, host)
 
@@ -144,7 +194,7 @@ UNPACKED_BYTES = {"int4": 16.5, "int8": 23.0}
 qlinear_cuda_old.py, forward): a shift reads the packed weight and writes 4 bytes; a cast reads 4, writes 1 (2 for int8); masking
 and taking the zero off read and write that twice; the scale reads it and writes 2."""
 GPTQ = ("qwen-finetune", "peft", "transformers", "trl", "llamafactory", "axolotl")
-HOOK_SECONDS = 1.2e-4
+HOOK_SECONDS = 2.0e-4
 """Of DeepSpeed's ZeRO-3 around a module: fetch, wait, release, in Python; with whole weights trained, on any number of devices."""
 HOOKED_MODULES = 12
 """Of a block: those that hold weights, before and after."""
@@ -156,6 +206,9 @@ OWNED_HOP = 2.3e-6
 """A rank that such a message passes through."""
 
 
+MAIN_GRADIENTS = ("megatron", "megatron-deepspeed")
+"""Frameworks that add each microbatch's gradients in 16 bits to a buffer in float32 (Megatron-LM: main_grad; DeepSpeed:
+runtime/bf16_optimizer.py, update_hp_grads)."""
 BETWEEN = ("elementwise", "reduction", "copy")
 """Kinds of operations that a compiler fuses."""
 
@@ -174,12 +227,22 @@ def _unpacking(phase: str, trace: Trace, pace: Speeds, setup: Setup) -> float:
     )
 
 
-def _hooks(trace: Trace, setup: Setup) -> float:
-    """Seconds that a framework's hooks stop the device for."""
+def _accumulation(trace: Trace, pace: Speeds, setup: Setup) -> float:
+    """Seconds of adding each microbatch's gradients to those before: two read, one written, by every microbatch after the first."""
+    fp32 = setup.framework in MAIN_GRADIENTS or setup.precision == "fp32"
+    each = 10.0 if setup.framework in MAIN_GRADIENTS else 12.0 if fp32 else 6.0
+    mine = trace.trainable / (setup.tensor_degree * setup.pipeline_degree)
+    mine /= setup.shards if setup.strategy == "zero3" else 1
+    return max(0, setup.accumulate - 1) * pace.stream(each * mine)
+
+
+def _hooks(phase: str, trace: Trace, setup: Setup) -> float:
+    """Seconds of the host that a framework's hooks take in a phase; the device waits where they are longer than its own work."""
     if setup.framework not in HOOKED or (setup.adapter != "full" and setup.strategy != "zero3"):
         return 0.0
-    passes = 2.0 + (setup.recompute == "full")
-    return HOOK_SECONDS * HOOKED_MODULES * trace.layers / setup.pipeline_degree * passes * setup.accumulate
+    if phase not in ("forward", "recompute", "backward"):
+        return 0.0
+    return HOOK_SECONDS * HOOKED_MODULES * trace.layers / setup.pipeline_degree * setup.accumulate
 
 
 def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
@@ -251,4 +314,6 @@ def _offload(trace: Trace, device: Device, setup: Setup) -> float:
     passes = 2.0 * setup.accumulate if setup.offload else 0.0
     whole = trace.parameters / setup.shards * (2 if setup.precision != "fp32" else 4) * passes
     together = min(setup.count, device.node_devices)
-    return (moved + whole) / rate + mine * together / HOST_UPDATES
+    kept = trace.checkpoint_bytes / max(1, trace.trainable)
+    narrow = min(1.0, kept / STATE_BYTES) if kept else 1.0
+    return (moved + whole) / rate + narrow * mine * together / HOST_UPDATES
