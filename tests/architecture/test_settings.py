@@ -8,7 +8,7 @@ import pytest
 
 from genwright.base.schema import declared
 from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
-from genwright.project.spec import all_keys
+from genwright.project.keys import all_keys
 
 SCHEMA = ("project/spec.py", "project/tables.py")
 """Files that declare and check keys; reading a key there does not count."""

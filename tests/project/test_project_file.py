@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from genwright.base.errors import SpecError
-from genwright.project.spec import reference, spec_from_text
+from genwright.project.explain import reference
+from genwright.project.spec import spec_from_text
 
 PAGE = Path(__file__).parents[2] / "docs" / "project-file.md"
 MARK = "<!-- reference -->\n"
 REWRITE = (
-    "write it anew: .venv/bin/python -c 'from pathlib import Path; from genwright.project.spec import reference; "
+    "write it anew: .venv/bin/python -c 'from pathlib import Path; from genwright.project.explain import reference; "
     'p = Path("docs/project-file.md"); m = "<!-- reference -->\\n"; '
     "p.write_text(p.read_text().partition(m)[0] + m + reference())'"
 )

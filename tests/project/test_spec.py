@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from genwright.base.errors import SpecError
 from genwright.catalogue.parts import ADAPTERS
-from genwright.project import spec as spec_room
-from genwright.project.spec import Spec, all_keys, explain, override, read_spec, reference, spec_from_text, to_json
+from genwright.project import keys as keys_room
+from genwright.project.explain import explain, reference
+from genwright.project.keys import all_keys
+from genwright.project.spec import Spec, override, read_spec, spec_from_text, to_json
 from genwright.project.tables import Adapt, Hardware, Integrate, Select
 from genwright.project.values import toml
 
@@ -431,18 +433,18 @@ def test_keys_are_those_of_tables_and_adapters() -> None:
     assert len(keys) == len(set(keys))
     assert {"project.name", "scope.budget.usd", "data.columns", "adapt.lora.rank", "integrate.merge"} <= set(keys)
     assert "scope.budget" not in keys
-    assert set(spec_room.BOUNDS) | set(spec_room.NAMES) | {key for pair in spec_room.EITHER for key in pair} <= set(
+    assert set(keys_room.BOUNDS) | set(keys_room.NAMES) | {key for pair in keys_room.EITHER for key in pair} <= set(
         keys
     )
 
 
 def test_every_default_is_one_that_the_file_may_say() -> None:
-    for key, field in spec_room._fields().items():
+    for key, field in keys_room.known_keys().items():
         part = key.split(".")[1] if key.count(".") == 2 and key.startswith("adapt.") else ""
         used = (
             f'[adapt]\nmethod = "{part}"\n' if part in ADAPTERS else f'[adapt]\nobjective = "{part}"\n' if part else ""
         )
-        if field.default not in (None, spec_room.REQUIRED) and key != "adapt.method":
+        if field.default not in (None, keys_room.REQUIRED) and key != "adapt.method":
             assert override(read(used), f"{key}={toml(field.default)}").flat()[key] is not None
 
 

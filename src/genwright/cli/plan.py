@@ -29,7 +29,7 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     """Print the plan. Returns 3 when it does not fit."""
     spec, base = project(arguments)
     if arguments.explain:
-        words = call("genwright.project.spec:explain", arguments.explain, spec)
+        words = call("genwright.project.explain:explain", arguments.explain, spec)
         terminal.answer({"key": arguments.explain, "text": words}, lambda console: console.print(words))
         return 0
     facts = call("genwright.outlook:plan_project", spec, base)
