@@ -101,8 +101,10 @@ def test_one_kernel_makes_scores_to_probabilities_in_megatron() -> None:
     ops += [Op("aten.mul", "elementwise", "bf16", 0.0, each * scores, 1.0, "forward") for each in (4, 6)]
     ops += [Op("aten.bmm", "matmul", "bf16", 2.0 * 128 * scores, 1e8, 1.0, "forward", (2048, 2048, 128, 4)), NORM]
     eager = replace(SETUP, seq_len=2048, attention="eager")
-    left = lambda name, trace=traced(*ops): sum(
-        op.bytes * scores_of(trace, replace(eager, framework=name)).share(op) for op in ops if op.kind == "elementwise"
+    left = lambda name: sum(
+        op.bytes * scores_of(traced(*ops), replace(eager, framework=name)).share(op)
+        for op in ops
+        if op.kind == "elementwise"
     )
     assert left("megatron-deepspeed") == pytest.approx(9 * scores + NORM.bytes)
     assert left("transformers") == pytest.approx(32 * scores + NORM.bytes)
