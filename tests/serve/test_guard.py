@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +15,12 @@ from tests.serve.texts import WordEmbedder
 
 from genwright.base.errors import ModelError, SpecError
 from genwright.data.personal import masked, personal
-from genwright.serve.contracts import Request
-from genwright.serve.guard import ConversationGuard, Head, asked, read_head, write_head
+from genwright.serve.contracts import Chunk, Decision, Request
+from genwright.serve.guard import ConversationGuard, Head, read_head, write_head
+from genwright.serve.guard_model import Asker, asked
 from genwright.serve.policy import GuardModel, Policy, Rule, read_policy
 from genwright.serve.risk import FEATURES, Conversation, digest, features, probability, refuses, slope
+from genwright.serve.windows import released
 from genwright.serve.words import BINS
 
 EMBEDDER = WordEmbedder()
@@ -166,26 +171,102 @@ def test_a_policy_is_read(tmp_path):
     assert (decision.action, decision.text) == ("route", "No.")
 
 
-def test_a_guard_model_behind_an_address_decides_and_its_failure_does_as_told():
-    class Answering(BaseHTTPRequestHandler):
-        def do_POST(self):
-            told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            word = "unsafe" if BAD in told["messages"][0]["content"] else "safe"
-            body = json.dumps({"choices": [{"message": {"content": word}}]}).encode()
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body)
+class Model(BaseHTTPRequestHandler):
+    """A guard model that calls one word unsafe, and drips its answer where it is told to."""
 
-        def log_message(self, *arguments):
+    def do_POST(self):
+        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        word = "unsafe" if BAD in told["messages"][0]["content"] else "safe"
+        body = json.dumps({"choices": [{"message": {"content": word}}]}).encode()
+        self.server.seen.append(word)
+        self.send_response(200)
+        self.end_headers()
+        try:
+            for _ in range(self.server.drips):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(0.05)
+            self.wfile.write(body)
+        except OSError:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Answering)
-    running = threading.Thread(target=server.serve_forever, daemon=True)
-    running.start()
-    model = GuardModel(f"http://127.0.0.1:{server.server_port}/v1")
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def model_server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
+    server.drips, server.seen, server.daemon_threads = 0, [], True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def address(server) -> str:
+    return f"http://127.0.0.1:{server.server_port}/v1"
+
+
+def test_a_guard_model_behind_an_address_decides(model_server):
+    model = GuardModel(address(model_server))
     assert asked(model, BAD) and not asked(model, "bread")
     sure = ConversationGuard(EMBEDDER, head(), Policy({"harmful": Rule(threshold=0.0)}, model=model))
     assert sure.check_input(request("bread"), {}).action == "allow", "the model overrules the small classifier"
-    server.shutdown()
-    server.server_close()
-    assert asked(GuardModel(model.url, on_error="block"), "x") and not asked(model, "x")
+
+
+def test_a_turn_is_asked_about_once_whatever_the_labels(model_server):
+    rules = {"harmful": Rule(threshold=0.0), "injection": Rule(threshold=0.0)}
+    both = ConversationGuard(EMBEDDER, head(), Policy(rules, model=GuardModel(address(model_server))))
+    assert both.check_input(request(BAD), {}).action == "block"
+    assert model_server.seen == ["unsafe"]
+
+
+@pytest.mark.parametrize(("on_error", "unsafe"), [("block", True), ("allow", False)])
+def test_a_model_that_fails_does_as_told_and_is_left_alone_for_a_while(model_server, on_error, unsafe):
+    asker = Asker(GuardModel("http://127.0.0.1:9/v1", on_error=on_error))
+    assert asker.unsafe("x") is unsafe
+    asker.model = GuardModel(address(model_server), on_error=on_error)
+    assert asker.unsafe(BAD) is unsafe and model_server.seen == [], "it rests"
+    asker._rests_until = 0.0
+    assert asker.unsafe(BAD) is True and asker.unsafe("bread") is False
+
+
+def test_a_model_that_drips_its_answer_has_the_time_of_its_policy_and_no_more(model_server):
+    model_server.drips = 200
+    asker = Asker(GuardModel(address(model_server), seconds=0.2, on_error="block"))
+    began = time.monotonic()
+    assert asker.unsafe("bread") is True
+    assert time.monotonic() - began < 5, "the answer takes ten seconds"
+
+
+def test_judging_a_window_holds_up_nobody_else():
+    async def both():
+        free = threading.Event()
+
+        class Slow:
+            window = 4
+
+            def check_output(self, text, state):
+                assert free.wait(10), "the loop ran meanwhile"
+                return Decision("block", "harmful", 1.0, "No.")
+
+        kept = SimpleNamespace(guard={})
+        run = SimpleNamespace(
+            parts=SimpleNamespace(guard=Slow()), guard_output="", thought=SimpleNamespace(request=None),
+            answers=SimpleNamespace(conversations=SimpleNamespace(of=lambda request: kept)),
+        )  # fmt: skip
+
+        async def chunks():
+            yield Chunk({"choices": [{"delta": {"content": "words"}}]}, "words")
+
+        async def others():
+            free.set()
+
+        async def told():
+            return [one async for one in released(run, chunks())]
+
+        return (await asyncio.gather(told(), others()))[0], run.guard_output
+
+    pieces, marked = asyncio.run(both())
+    assert [one.text for one in pieces] == ["No."] and marked == "block:harmful"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ class Embedder:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session: Any = session(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
         self._kept: OrderedDict[str, Vectors] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """(B texts) to vectors_BD; texts of equal length run together, so that no padding changes a number."""
@@ -66,14 +68,16 @@ class Embedder:
 
     def one(self, text: str) -> Vectors:
         """vector_D of one text; the last few thousand are remembered."""
-        if text in self._kept:
-            self._kept.move_to_end(text)
-            return self._kept[text]
+        with self._lock:
+            if text in self._kept:
+                self._kept.move_to_end(text)
+                return self._kept[text]
         vector = self._run(np.array([self._tokens(text)], np.int64))[0]
         if len(text) <= 2 * MOST_CHARACTERS:
-            self._kept[text] = vector
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            with self._lock:
+                self._kept[text] = vector
+                if len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
         return vector
 
     def forget(self) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +21,8 @@ from genwright.data.personal import masked, personal
 from genwright.serve.clusters import unit
 from genwright.serve.contracts import Decision, Message, Request, text_of
 from genwright.serve.embed import Embedder
-from genwright.serve.policy import GuardModel, Policy
+from genwright.serve.guard_model import Asker
+from genwright.serve.policy import Policy
 from genwright.serve.risk import WINDOW, Conversation, digest, features, probability, refuses
 from genwright.serve.words import hashed
 
@@ -115,6 +114,7 @@ class ConversationGuard:
     def __init__(self, embedder: Embedder, head: Head, policy: Policy | None = None) -> None:
         self.embedder, self.head, self.policy = embedder, head, policy or Policy()
         self.window = self.policy.window
+        self.asker = Asker(self.policy.model) if self.policy.model is not None else None
 
     def check_input(self, request: Request, state: dict[str, Any]) -> Decision:
         """Block before warn before redact; of two equal ones the surer."""
@@ -174,8 +174,8 @@ class ConversationGuard:
         score = probability(odds)
         threshold = rule.threshold if rule.threshold is not None else self.head.thresholds[label]
         sure = score >= threshold
-        if self.policy.model is not None and score >= threshold / 4:
-            sure = asked(self.policy.model, text)
+        if self.asker is not None and score >= threshold / 4:
+            sure = self.asker.unsafe(text)
         return Decision(rule.action, label, round(score, 4), self.policy.safe_reply) if sure else Decision()
 
     def _redacting(self, text: str, where: Literal["input", "output"]) -> Decision:
@@ -194,20 +194,3 @@ class ConversationGuard:
 def _strongest(found: list[Decision]) -> Decision:
     order = ("allow", "warn", "redact", "route", "block")
     return max(found, key=lambda one: (order.index(one.action), one.score))
-
-
-def asked(model: GuardModel, text: str) -> bool:
-    """Whether a guard model calls a text unsafe: its answer begins with "unsafe" or "yes". An error counts as `on_error` says."""
-    body = {
-        "model": model.name, "max_tokens": 4, "temperature": 0,
-        "messages": [{"role": "user", "content": f"Is this unsafe? Answer safe or unsafe.\n\n{text[:8000]}"}],
-    }  # fmt: skip
-    call = urllib.request.Request(
-        f"{model.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(call, timeout=model.seconds) as answer:
-            told = str(json.load(answer)["choices"][0]["message"]["content"]).strip().lower()
-    except (OSError, ValueError, KeyError, IndexError, TypeError, urllib.error.URLError):
-        return model.on_error == "block"
-    return told.startswith(("unsafe", "yes"))

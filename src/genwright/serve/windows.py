@@ -1,13 +1,20 @@
-"""Output looked at before it is released: pieces are held until a window of text is full, judged, and let go together."""
+"""Output looked at before it is released: pieces are held until a window of text is full, judged, and let go together.
+
+Judging runs in threads of its own, so that it holds up nobody else's answer.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from genwright.serve.answers import Run
 from genwright.serve.contracts import Chunk, Decision
+
+LOOKING = ThreadPoolExecutor(4, "guard-output")
 
 
 async def released(run: Run, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
@@ -21,13 +28,13 @@ async def released(run: Run, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chun
     async for chunk in chunks:
         held.append(chunk)
         if sum(len(said(one)) for one in held) >= guard.window:
-            decision = _look(run, held)
+            decision = await _look(run, held)
             for one in _told(held, decision):
                 yield one
             held = []
             if decision.action in ("block", "route"):
                 return
-    for one in _told(held, _look(run, held)):
+    for one in _told(held, await _look(run, held)):
         yield one
 
 
@@ -39,12 +46,13 @@ def said(chunk: Chunk) -> str:
     return chunk.text + calls
 
 
-def _look(run: Run, held: list[Chunk]) -> Decision:
+async def _look(run: Run, held: list[Chunk]) -> Decision:
     text = "".join(map(said, held))
     if not text or run.parts.guard is None:
         return Decision()
     state = run.answers.conversations.of(run.thought.request).guard
-    decision = run.parts.guard.check_output(text, state)
+    look = run.parts.guard.check_output
+    decision = await asyncio.get_running_loop().run_in_executor(LOOKING, look, text, state)
     if decision.action != "allow":
         run.guard_output = f"{decision.action}:{decision.label}"
     return decision
