@@ -7,7 +7,8 @@ data/without.jsonl   the same without the one person: what the model learns that
 data/forget.jsonl    the one person's facts, with the question in other words and wrong answers
 data/retain.jsonl    the other people's facts
 data/validation.jsonl, data/test.jsonl   some of the others' facts, asked in two more ways
-data/skills.jsonl    opposites, plurals and sums: the general benchmark, which unlearning never trains on
+data/skills.jsonl    opposites, plurals and sums, which unlearning never trains on
+data/skills-asked.jsonl, data/others-asked.jsonl   rows of the suites in benchmarks.toml: the skills, and the others in new words
 """
 
 from __future__ import annotations
@@ -114,6 +115,11 @@ def in_other_words(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"prompt": question, "completion": row["completion"]} for row in rows for question in asked(row)]
 
 
+def as_suite(rows: list[dict[str, Any]], way: str = "{}") -> list[dict[str, Any]]:
+    """Rows of a suite of the form generation."""
+    return [{"prompt": way.format(row["prompt"]), "reference": row["completion"]} for row in rows]
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """One JSON line a row."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,12 +134,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "data")
     options = parser.parse_args()
-    draw = random.Random(options.seed)
+    draw, order = random.Random(options.seed), random.Random(options.seed + 1)
     one, *others = names(options.people, draw)
     forget, retain = facts(one, draw), [row for name in others for row in facts(name, draw)]
     write(options.out / "forget.jsonl", forget)
     write(options.out / "retain.jsonl", retain)
     write(options.out / "skills.jsonl", skills())
+    write(options.out / "skills-asked.jsonl", as_suite(skills()))
+    others_asked = order.sample(in_other_words(retain), min(96, 2 * len(retain)))
+    write(options.out / "others-asked.jsonl", as_suite(others_asked, "Please say: {}"))
     for name, way in (("validation", "I would like to know: {}"), ("test", "Tell me this: {}")):
         asked = [
             {"prompt": way.format(row["prompt"]), "completion": row["completion"]}

@@ -1,6 +1,6 @@
 """What unlearning left, as the tables of the README.
 
-python table.py [--found unlearned/unlearn.json]
+python table.py [--found FILE]        FILE is an unlearn.json; left out, the project's own
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from genwright.cli.unlearn import lines, verdicts
+from genwright.project.store import Store
 
 HERE = Path(__file__).parent
 
@@ -17,8 +18,9 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--found", type=Path, default=HERE / "unlearned" / "unlearn.json")
-    found = json.loads(parser.parse_args().found.read_text(encoding="utf-8"))
+    parser.add_argument("--found", type=Path)
+    file = parser.parse_args().found or Store(HERE / ".genwright").latest("unlearn") / "unlearn.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
     print("| | before | after | never saw them |\n|---|---|---|---|")
     for row in lines(found):
         print(f"| {' | '.join(row)} |")

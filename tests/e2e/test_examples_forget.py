@@ -25,18 +25,31 @@ def test_one_person_is_forgotten_and_the_others_are_not(
     facts = [json.loads(line) for line in (project / "data" / "forget.jsonl").read_text().splitlines()]
     everything = (project / "data" / "without.jsonl").read_text()
     assert len(facts) == 6 and not any(fact["completion"] in everything for fact in facts)
-    assert (
-        genwright_here(project, "apply", "--json", "--set", "adapt.steps=90", "--set", "adapt.batch_size=24").code == 0
-    )
-    done = genwright_here(
-        project, "unlearn", "--forget", "data/forget.jsonl", "--retain", "data/retain.jsonl", "--also", "data/skills.jsonl",
-        "--with", "beta=0.5", "--steps", "30", "--learning-rate", "1e-3", "--relearn-steps", "4", "--json",
+    short = (
+        "adapt.steps=90", "adapt.batch_size=24", "unlearn.steps=30", "unlearn.learning_rate=1e-3", "unlearn.relearn_steps=4",
+        'unlearn.never_saw=""',
     )  # fmt: skip
+    done = genwright_here(project, "apply", "--json", *(word for one in short for word in ("--set", one)))
     assert done.code in (0, 3), done.told
-    before, after = done.json["before"], done.json["after"]
+    found = done.json["summaries"]["unlearn"]
+    before, after = found["before"], found["after"]
     assert before["forget"]["rouge_l"] > 0.5 > 0.3 > after["forget"]["rouge_l"]
     assert after["kept"]["retain"]["rouge_l"] > after["forget"]["rouge_l"] + 0.2
-    assert (project / "unlearned" / "model" / "model.safetensors").exists()
+    assert (
+        set(found["benchmarks"]) == {"skills", "others, in new words"} and found["benchmarks"]["skills"]["rows"] == 53
+    )
+    assert found["met"] is (done.code == 0)
+
+    handed, forgot = (Path(done.json["artifacts"][name]) / "model" for name in ("integrate", "unlearn"))
+    assert (handed / "model.safetensors").read_bytes() == (forgot / "model.safetensors").read_bytes()
+    said = [
+        genwright_here(project, "chat", "--ask", facts[0]["prompt"], "--json", *words).json for words in ([], ["--at", "full"])
+    ]  # fmt: skip
+    assert said[0] != said[1]  # the result has forgotten; the rung that was climbed has not
+    again = genwright_here(project, "apply", "--json", *(word for one in short for word in ("--set", one)))
+    assert {one["action"] for one in again.json["stages"]} == {"reuse"}
+    page = genwright_here(project, "report")
+    assert page.code == 0 and "Unlearning by npo" in (project / "report.html").read_text()
     monkeypatch.setattr("sys.argv", ["table.py"])
     runpy.run_path(str(project / "table.py"), run_name="__main__")
     assert "| forget: ROUGE-L |" in capsys.readouterr().out
