@@ -28,6 +28,7 @@ from genwright.engine.recipe import Recipe
 from genwright.engine.step import train_step
 from genwright.models.load import build_model
 from genwright.parallel.norm import global_norm
+from genwright.plan.here.trace import Trace
 from genwright.plan.here.tracker import TensorSpec, Tracker
 from genwright.plan.priced.roofline import Rates
 
@@ -43,7 +44,9 @@ def machine() -> dict[str, Any]:
     return {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
-def calibrate(trackers: Iterable[Tracker], folder: Path, *, say: Callable[[str], Any] = lambda _: None) -> Rates:
+def calibrate(
+    trackers: Iterable[Tracker | Trace], folder: Path, *, say: Callable[[str], Any] = lambda _: None
+) -> Rates:
     """Measure what these traces need and the file lacks; returns all that is known of this machine."""
     path = folder / f"calibration-{sha256_of_json(machine())[:12]}.json"
     rates = _known(path) or Rates(

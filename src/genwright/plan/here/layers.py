@@ -1,6 +1,6 @@
 """A deep model told by a few of its layers: what grows by the same amount with each layer is measured on three shallow models.
 
-    f(L) = f(5) + (L - 5) (f(5) - f(4))        where f(5) - f(4) = f(4) - f(3), else the whole model is measured
+    f(L) = f(4) + (L - 4) (f(4) - f(3))        where f(4) - f(3) = f(3) - f(2), else the whole model is measured
 
 Without gradients every byte and every operation is like that: a layer adds its weights, its part of the cache and its work.
 A test holds it equal to the whole model, for every family.
@@ -12,22 +12,21 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-
-from genwright.models.load import build_model
 from genwright.models.surgery import layers_of
 from genwright.plan.traced.trace_setup import depths, shrunk
 
-SHALLOW = (3, 4, 5)
+SHALLOW = (2, 3, 4)
 """Layers of the models that are measured; the last stands for the rest."""
 WORTH = 10
 """Layers from which it is faster."""
 
 
-def by_layers(config: Any, measure: Callable[[Any], tuple[float, ...]]) -> tuple[float, ...]:
-    """`measure(config)` gives bytes, seconds, FLOPs of a model with that config; they are told for the whole of it."""
-    if not layers_are_alike(config):
+def by_layers(config: Any, measure: Callable[[Any], tuple[float, ...]], *, alike: bool) -> tuple[float, ...]:
+    """`measure(config)` gives bytes, seconds, FLOPs of a model with that config; they are told for the whole of it.
+
+    `alike` is what `layers_are_alike` says of the model as it is measured, adapters and all.
+    """
+    if not alike:
         return measure(config)
     first, second, third = (measure(shrunk(config, depth)[0]) for depth in SHALLOW)
     step = [later - earlier for earlier, later in zip(second, third, strict=True)]
@@ -38,16 +37,15 @@ def by_layers(config: Any, measure: Callable[[Any], tuple[float, ...]]) -> tuple
     return tuple(value + more * each for value, each in zip(third, step, strict=True))
 
 
-def layers_are_alike(config: Any) -> bool:
-    """Whether the model is deep, and every layer but a stack's first two is shaped and attends like the one before it."""
-    found = depths(config)
+def layers_are_alike(model: Any) -> bool:
+    """Whether the model is deep, and every layer but a stack's first two is shaped, trained and attends like the one before it."""
+    found = depths(model.config)
     if min(found) < WORTH or len(set(found)) > 1:
         return False
-    kinds = getattr(config.get_text_config(), "layer_types", None)
+    kinds = getattr(model.config.get_text_config(), "layer_types", None)
     if kinds and len(set(kinds)) > 1:
         return False
-    with FakeTensorMode():
-        layers = layers_of(build_model(config, torch.float32))[0]
-    shapes = [[(name, one.shape) for name, one in layer.named_parameters()] for layer in layers]
+    layers = layers_of(model)[0]
+    shapes = [[(name, one.shape, one.requires_grad) for name, one in layer.named_parameters()] for layer in layers]
     stacks = [shapes[start : start + found[0]] for start in range(0, len(shapes), found[0])]
-    return len(shapes) == sum(found) and all(shape == stack[2] for stack in stacks for shape in stack[2:])
+    return len(shapes) == sum(found) and all(shape == stack[1] for stack in stacks for shape in stack[1:])

@@ -29,7 +29,7 @@ from genwright.models.load import build_model
 from genwright.parallel.mesh import SINGLE, Placement, fake_ranks
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.here.calibrate import calibrate
-from genwright.plan.here.layers import by_layers
+from genwright.plan.here.layers import by_layers, layers_are_alike
 from genwright.plan.here.trace import (
     BuiltFake,
     Trace,
@@ -93,7 +93,9 @@ def plan_prompting(
 ) -> Estimate:
     """A rung that trains nothing: it is judged, and that is all. Untrained models write to the limit, so that is expected."""
     dtype = resolve(precision).compute
-    seconds, peak = _generation(config, dtype, asking, machine, writes_to_the_limit=True, say=say)
+    with FakeTensorMode():
+        alike = layers_are_alike(build_model(config, dtype))
+    seconds, peak = _generation(config, dtype, asking, machine, writes_to_the_limit=True, alike=alike, say=say)
     memory = _process(resident_bytes(), max(peak, loading_bytes(config, dtype, weights_bytes)))
     quantities = {"evaluate_peak_bytes": memory, "host_bytes": memory, "evaluate_seconds": seconds, "seconds": seconds}
     return _with_bill(quantities, {}, machine, ())
@@ -111,23 +113,27 @@ def plan_training(
     with fake_ranks(place.ranks) if place.ranks > 1 else nullcontext():
         fake = build_fake(recipe, config, place)
         baseline = resident_bytes()  # with every library and module that the run will load
-        steps = [
-            trace_step(fake, partial(_batches, recipe, feed, step, place.ranks), recipe) for step in (longest, typical)
-        ]
+        alike = place.ranks == 1 and layers_are_alike(fake.built.model)
+        widest = trace_step(fake, partial(_batches, recipe, feed, longest, place.ranks), recipe)
+        usual = None if alike else trace_step(fake, partial(_batches, recipe, feed, typical, place.ranks), recipe)
     dtype = resolve(recipe.precision).compute
     judged, judged_peak = _generation(
-        config, dtype, asking, machine, writes_to_the_limit=False, wrap=_wrap_for_answering(recipe), say=say
+        config, dtype, asking, machine, writes_to_the_limit=False, alike=alike, wrap=_wrap_for_answering(recipe), say=say
     )  # fmt: skip
-    rates = calibrate([fake.tracker], machine.calibrations, say=say)
-    step_seconds = around(price(steps[1].events, rates), TIME_BELOW, TIME_ABOVE)
+    usual_seconds, flops = (
+        _price_step(usual, machine, say)
+        if usual
+        else _price_by_layers(recipe, config, partial(_batches, recipe, feed, typical), widest, machine, say)
+    )
+    step_seconds = around(usual_seconds, TIME_BELOW, TIME_ABOVE)
     trained = step_seconds * recipe.steps
     sizes = _sizes(fake)
     snapshot = sizes["trained"] + sizes["state"]  # the copy that is written while training goes on, kept for the next
     peaks = {
-        "train_peak_bytes": max(steps[0].peak.total + snapshot, weights_bytes + sizes["weights"]),
+        "train_peak_bytes": max(widest.peak.total + snapshot, weights_bytes + sizes["weights"]),
         "save_peak_bytes": sizes["state"] + sizes["weights"] + snapshot,
         "resume_peak_bytes": sizes["state"] + sizes["weights"] + sizes["largest"],
-        "merge_peak_bytes": by_layers(config, lambda one: (trace_merge(recipe, one),))[0] + weights_bytes,
+        "merge_peak_bytes": _merging(recipe, config, alike) + weights_bytes,
         "evaluate_peak_bytes": max(judged_peak, loading_bytes(config, dtype, weights_bytes)),
     }
     processes = {"train_peak_bytes": place.ranks, "save_peak_bytes": place.ranks, "resume_peak_bytes": place.ranks}
@@ -136,7 +142,7 @@ def plan_training(
         **memory,
         "host_bytes": max(memory.values(), key=lambda peak: peak.value),
         "disk_bytes": _disk(sizes),
-        "flops_per_step": around(steps[1].flops, 0.0, 0.0),
+        "flops_per_step": around(flops, 0.0, 0.0),
         "step_seconds": step_seconds,
         "train_seconds": trained,
         "evaluate_seconds": judged,
@@ -144,13 +150,36 @@ def plan_training(
     }
     breakdown = {
         "process": float(baseline),
-        **{part: float(size) for part, size in steps[0].peak.parts.items() if size},
+        **{part: float(size) for part, size in widest.peak.parts.items() if size},
     }
     notes = (
         f"the longest of {recipe.steps} steps is step {longest + 1}; the typical one, step {typical + 1}, sets the time",
         f"{sizes['trained']:,} bytes of weights are trained",
     )
     return _with_bill(quantities, breakdown, machine, notes)
+
+
+def _price_step(trace: Trace, machine: Machine, say: Say) -> tuple[float, ...]:
+    """(seconds, FLOPs)."""
+    return price(trace.events, calibrate([trace], machine.calibrations, say=say)), trace.flops
+
+
+def _price_by_layers(
+    recipe: Recipe, config: Any, batches: Callable[[], Any], whole: Trace, machine: Machine, say: Say
+) -> tuple[float, ...]:
+    """(seconds, FLOPs) of a step: forwards and backwards from a few layers, the update from the trace of another step."""
+
+    def passes(one: Any) -> tuple[float, ...]:
+        return _price_step(trace_step(build_fake(recipe, one), batches, recipe).passes(), machine, say)
+
+    seconds, flops = by_layers(config, passes, alike=True)
+    update_seconds, update_flops = _price_step(whole.update(), machine, say)
+    return seconds + update_seconds, round(flops) + update_flops
+
+
+def _merging(recipe: Recipe, config: Any, alike: bool) -> int:
+    (peak,) = by_layers(config, lambda one: (trace_merge(recipe, one),), alike=alike)
+    return round(peak)
 
 
 def loading_bytes(config: Any, dtype: torch.dtype, weights_bytes: int) -> int:
@@ -185,12 +214,12 @@ def _wrap_for_answering(recipe: Recipe) -> Callable[[Any], Any]:
 
 
 def _generation(
-    config: Any, dtype: torch.dtype, asking: Asking, machine: Machine, *, writes_to_the_limit: bool, say: Say,
+    config: Any, dtype: torch.dtype, asking: Asking, machine: Machine, *, writes_to_the_limit: bool, alike: bool, say: Say,
     wrap: Callable[[Any], Any] = lambda model: model,
 ) -> tuple[Range, int]:  # fmt: skip
     """(seconds of answering everything, peak of live bytes at the longest prompt and the longest answer)."""
     if asking.reading is not None:
-        return _reading(config, dtype, asking.reading, machine, wrap=wrap, say=say)
+        return _reading(config, dtype, asking.reading, machine, alike=alike, wrap=wrap, say=say)
     rows = min(GENERATION_ROWS, len(asking.prompts))
     written = sorted(asking.answers)[int(0.95 * (len(asking.answers) - 1))] + 1
     expected = asking.max_new_tokens if writes_to_the_limit else min(written, asking.max_new_tokens)
@@ -206,8 +235,8 @@ def _generation(
         rates = calibrate([found.prefill.tracker], machine.calibrations, say=say)
         return price(found.prefill.events, rates), price(found.decode.events, rates)
 
-    peak = max(by_layers(config, peak_of))
-    prefill, decode = by_layers(config, seconds_of)
+    peak = max(by_layers(config, peak_of, alike=alike))
+    prefill, decode = by_layers(config, seconds_of, alike=alike)
     batches = math.ceil(len(asking.prompts) / rows)
     value = batches * (prefill + decode * expected)
     low, high = (
@@ -218,7 +247,14 @@ def _generation(
 
 
 def _reading(
-    config: Any, dtype: torch.dtype, reading: Reading, machine: Machine, *, wrap: Callable[[Any], Any], say: Say
+    config: Any,
+    dtype: torch.dtype,
+    reading: Reading,
+    machine: Machine,
+    *,
+    alike: bool,
+    wrap: Callable[[Any], Any],
+    say: Say,
 ) -> tuple[Range, int]:
     """(seconds of reading every row alone, peak at the longest row)."""
     sizes = [row.num_tokens for row in reading.feed.encoded]
@@ -235,8 +271,8 @@ def _reading(
         typical = read(one, median)
         return (price(typical.events, calibrate([typical.tracker], machine.calibrations, say=say)),)
 
-    (peak,) = by_layers(config, lambda one: (read(one, longest).peak.total,))
-    (each,) = by_layers(config, seconds_of)
+    (peak,) = by_layers(config, lambda one: (read(one, longest).peak.total,), alike=alike)
+    (each,) = by_layers(config, seconds_of, alike=alike)
     return around(each * len(sizes), TIME_BELOW, TIME_ABOVE), round(peak)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from genwright.data.collate import Batch
 from genwright.engine.build import Built, build
@@ -35,6 +36,21 @@ class Trace:
     events: list[Event]
     peak: Peak
     tracker: Tracker
+    updates_at: int = 0
+    """Number of the first event after the last backward: gradients' norm, clipping, the optimizer."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As of the tracker: what `calibrate` runs alone."""
+        return self.tracker.arguments
+
+    def passes(self) -> Trace:
+        """Forwards and backwards only."""
+        return dataclasses.replace(self, events=self.events[: self.updates_at])
+
+    def update(self) -> Trace:
+        """What follows them: the same for every step, whatever its rows."""
+        return dataclasses.replace(self, events=self.events[self.updates_at :])
 
     @property
     def flops(self) -> int:
@@ -97,9 +113,9 @@ def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], rec
         batches = make_batches()
         first = len(tracker.events)
         with tracker.phase("activations"):
-            _run_step(built, batches, recipe)
+            updates_at = _run_step(built, batches, recipe, tracker)
         peak = tracker.peak
-    return Trace(tracker.events[first:], peak, tracker)
+    return Trace(tracker.events[first:], peak, tracker, updates_at - first)
 
 
 def _bear_state(built: Built) -> None:
@@ -110,15 +126,18 @@ def _bear_state(built: Built) -> None:
     built.optimizer.zero_grad(set_to_none=True)
 
 
-def _run_step(built: Built, batches: Sequence[Batch], recipe: Recipe) -> None:
-    train_step(
-        built.model,
-        built.optimizer,
-        built.objective,
-        built.team.share(built.model, batches),
-        max_norm=recipe.max_norm,
-        global_norm=global_norm,
-    )
+def _run_step(built: Built, batches: Sequence[Batch], recipe: Recipe, tracker: Tracker) -> int:
+    """Events before the gradients' norm was taken."""
+    at = 0
+
+    def norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+        nonlocal at
+        at = len(tracker.events)
+        return global_norm(gradients)
+
+    shared = built.team.share(built.model, batches)
+    train_step(built.model, built.optimizer, built.objective, shared, max_norm=recipe.max_norm, global_norm=norm)
+    return at
 
 
 @dataclass(frozen=True)
@@ -140,10 +159,23 @@ def trace_generation(
     tracker.track([*model.parameters(), *model.buffers()], "weights")
     with mode, tracker, torch.no_grad(), ordinary_attention(model):
         prefill, cache = _trace_forward(model, tracker, rows, prompt, None)
-        del cache
-        _, cache = _trace_forward(model, tracker, rows, prompt + new - 2, None)
+        if not _grown(cache, prompt + new - 2):
+            del cache
+            _, cache = _trace_forward(model, tracker, rows, prompt + new - 2, None)
         decode, _ = _trace_forward(model, tracker, rows, 1, cache, seen=prompt + new - 2)
     return GenerationTrace(prefill, decode)
+
+
+def _grown(cache: Any, tokens: int) -> bool:
+    """Make a plain cache as long as it is after `tokens`; False for any other kind."""
+    layers = getattr(cache, "layers", [])
+    if type(cache) is not DynamicCache or any(type(layer) is not DynamicLayer for layer in layers):
+        return False
+    for layer in layers:
+        for name in ("keys", "values"):
+            before = getattr(layer, name)
+            setattr(layer, name, before.new_empty(*before.shape[:-2], tokens, before.shape[-1]))
+    return bool(layers)
 
 
 def _trace_forward(

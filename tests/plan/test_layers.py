@@ -1,0 +1,90 @@
+"""A few layers tell a deep model: the plan of the whole against the plan by layers, and models that must not be shortened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig
+
+from genwright.adapters.full import Full, LastLayers
+from genwright.adapters.lora import LoRA
+from genwright.data.layouts import plain_feed
+from genwright.data.templates import Encoded
+from genwright.engine.recipe import Recipe
+from genwright.models.load import build_model
+from genwright.objectives.language import Instruction
+from genwright.plan.here import rungs
+from genwright.plan.here.layers import SHALLOW, by_layers, layers_are_alike
+from genwright.plan.here.rungs import Asking, Machine, plan_prompting, plan_training
+from genwright.plan.priced.roofline import Rates
+
+ROWS = [Encoded([1] * length, [place > 3 for place in range(length)], 0, str(length)) for length in range(5, 25)]
+ASKING = Asking([10, 20, 12], [5, 6, 7], 8)
+
+
+def llama(**changes: Any) -> Any:
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 10, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "max_position_embeddings": 128}  # fmt: skip
+    return AutoConfig.for_model(changes.pop("kind", "llama"), **{**sizes, **changes})
+
+
+def t5() -> Any:
+    return AutoConfig.for_model(
+        "t5", vocab_size=64, d_model=16, d_kv=8, d_ff=24, num_layers=10, num_heads=2, decoder_start_token_id=0
+    )
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operation costs what its bytes and FLOPs say, so that two plans can be compared to the last digit."""
+    monkeypatch.setattr(rungs, "calibrate", lambda *_, **__: Rates())
+    monkeypatch.setattr(rungs, "resident_bytes", lambda: 0)
+
+
+def alike(config: Any) -> bool:
+    with FakeTensorMode():
+        return layers_are_alike(build_model(config, torch.float32))
+
+
+def plans(monkeypatch: pytest.MonkeyPatch, plan: Any) -> list[dict[str, float]]:
+    """By layers, then the whole."""
+    found = [plan()]
+    monkeypatch.setattr(rungs, "layers_are_alike", lambda model: False)
+    return [{name: one.value for name, one in estimate.quantities.items()} for estimate in (*found, plan())]
+
+
+@pytest.mark.parametrize("config", [llama(), llama(kind="gpt_neox"), t5()], ids=lambda config: config.model_type)
+def test_answering_by_layers_is_answering(
+    config: Any, steady: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert alike(config)
+    plan = lambda: plan_prompting(config, ASKING, Machine(tmp_path), precision="fp32", weights_bytes=0)
+    short, whole = plans(monkeypatch, plan)
+    assert short == pytest.approx(whole, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "adapter", [LoRA(rank=2), Full(), LastLayers(layers=2)], ids=lambda adapter: type(adapter).__name__
+)
+def test_training_by_layers_is_training(
+    adapter: Any, steady: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every quantity: peaks, FLOPs, seconds. Last layers are not like the first ones: that plan is of the whole both times."""
+    recipe = Recipe(Instruction(), adapter, "fp32", 3, 4, 1e-3)
+    plan = lambda: plan_training(recipe, llama(), plain_feed(ROWS), ASKING, Machine(tmp_path), weights_bytes=0)
+    short, whole = plans(monkeypatch, plan)
+    assert short == pytest.approx(whole, rel=1e-9)
+
+
+def test_what_is_not_alike_is_measured_whole() -> None:
+    kinds = ["sliding_attention"] * 5 + ["full_attention"] + ["sliding_attention"] * 4
+    assert not alike(llama(kind="gemma3_text", layer_types=kinds, head_dim=8))
+    assert not alike(llama(num_hidden_layers=3))
+    asked: list[int] = []
+    depth_squared = lambda one: asked.append(one.num_hidden_layers) or (one.num_hidden_layers**2,)
+    assert by_layers(llama(), depth_squared, alike=True) == (100,)
+    assert asked == [*SHALLOW, 10]
