@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from genwright.cli import numbers
 from genwright.cli.rooms import call
 from genwright.cli.terminal import Terminal, table
 
@@ -20,7 +21,7 @@ def options(parser: ArgumentParser) -> None:
         "--device", choices=("cpu", "cuda"), default="", help="which (default: cuda where torch sees one, else cpu)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=60.0, metavar="S", help="at most this long for products (default: 60)"
+        "--seconds", type=numbers.amount, default=60.0, metavar="S", help="at most this long for products (default: 60)"
     )
     parser.add_argument("--to", metavar="FOLDER", help="keep the file here instead of in the cache")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from genwright.base.errors import BadRequest, DataError
 from genwright.base.files import write_atomic
+from genwright.cli import numbers
 from genwright.cli.progress import progress
 from genwright.cli.rooms import call, override_options, project
 from genwright.cli.terminal import Terminal
@@ -33,7 +34,11 @@ def options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--system", metavar="TEXT", help="a system message before everything")
     parser.add_argument(
-        "--temperature", metavar="T", type=float, default=0.0, help="0 (default): always the same answer"
+        "--temperature",
+        metavar="T",
+        type=numbers.amount_or_none,
+        default=0.0,
+        help="0 (default): always the same answer",
     )
     override_options(parser)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest
-from genwright.cli import draw
+from genwright.cli import draw, numbers
 from genwright.cli.rooms import call, project
 from genwright.cli.terminal import Terminal, heading, table
 
@@ -35,7 +35,7 @@ def options(parser: ArgumentParser) -> None:
         "--column", metavar="FIELD=COLUMN", action="append", default=[], help="the file's name for a field; repeatable"
     )
     parser.add_argument("--model", help=f"whose tokens are counted (default: the project's, or {EMBEDDED})")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help=f"longest row (default: {MAX_TOKENS})")
+    parser.add_argument("--max-tokens", type=numbers.count, metavar="N", help=f"longest row (default: {MAX_TOKENS})")
     check = parser.add_argument_group("check")
     check.add_argument(
         "--checks", default="", metavar="A,B", help="which, of toxic, personal, duplicated, leaked, low-quality"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest
-from genwright.cli import draw, estimate_search, estimate_serving
+from genwright.cli import draw, estimate_search, estimate_serving, numbers
 from genwright.cli.rooms import call
 from genwright.cli.terminal import Terminal, heading, table
 
@@ -23,9 +23,11 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", nargs="?", help="what to size")
     parser.add_argument("--adapter", default="lora", help="how it is adapted (default: lora)")
     parser.add_argument("--objective", default="instruction", help="what is learned (default: instruction)")
-    parser.add_argument("--rank", type=int, default=16, metavar="N", help="rank of LoRA (default: 16)")
-    parser.add_argument("--seq-len", type=int, default=1024, metavar="N", help="tokens of a row (default: 1024)")
-    parser.add_argument("--steps", type=int, default=100, metavar="N", help="optimiser steps (default: 100)")
+    parser.add_argument("--rank", type=numbers.count, default=16, metavar="N", help="rank of LoRA (default: 16)")
+    parser.add_argument(
+        "--seq-len", type=numbers.count, default=1024, metavar="N", help="tokens of a row (default: 1024)"
+    )
+    parser.add_argument("--steps", type=numbers.count, default=100, metavar="N", help="optimiser steps (default: 100)")
     parser.add_argument(
         "--precision", default="auto", help="numbers to compute in: bf16, fp16, fp32, bf16-true (default: auto)"
     )
@@ -34,10 +36,16 @@ def options(parser: ArgumentParser) -> None:
     estimate_serving.options(parser.add_argument_group("for serving"))
     here = parser.add_argument_group("for this machine")
     here.add_argument(
-        "--batch-size", type=int, default=0, metavar="N", help="rows of a step over all devices (default here: 8)"
+        "--batch-size",
+        type=numbers.count_or_none,
+        default=0,
+        metavar="N",
+        help="rows of a step over all devices (default here: 8)",
     )
-    here.add_argument("--watts", type=float, help="power under load, for the energy")
-    here.add_argument("--usd-per-hour", type=float, metavar="USD", help="price of the machine, for the money")
+    here.add_argument("--watts", type=numbers.amount_or_none, help="power under load, for the energy")
+    here.add_argument(
+        "--usd-per-hour", type=numbers.amount_or_none, metavar="USD", help="price of the machine, for the money"
+    )
     rows = parser.add_argument_group("for a table")
     rows.add_argument("--rows", metavar="FILE", type=Path, help="price every row of a CSV file of measurements")
     rows.add_argument(
@@ -51,11 +59,13 @@ def options(parser: ArgumentParser) -> None:
 
 def _device_options(group: Any) -> None:
     group.add_argument("--device", help="a name as people write it, such as h100 or 'A100 80GB'")
-    group.add_argument("--count", type=int, default=1, metavar="N", help="devices (default: 1)")
+    group.add_argument("--count", type=numbers.count, default=1, metavar="N", help="devices (default: 1)")
     group.add_argument(
-        "--micro-batch", type=int, default=1, metavar="N", help="rows a device works on at once (default: 1)"
+        "--micro-batch", type=numbers.count, default=1, metavar="N", help="rows a device works on at once (default: 1)"
     )
-    group.add_argument("--accumulate", type=int, default=1, metavar="N", help="microbatches of a step (default: 1)")
+    group.add_argument(
+        "--accumulate", type=numbers.count, default=1, metavar="N", help="microbatches of a step (default: 1)"
+    )
     group.add_argument("--optimizer", default="", help="adamw, adamw-8bit, sgd, ... (default: the framework's)")
     group.add_argument(
         "--strategy",
@@ -66,13 +76,25 @@ def _device_options(group: Any) -> None:
     group.add_argument("--attention", default="", help="eager, sdpa, flash (default: the framework's)")
     group.add_argument("--base", default="", help="of a frozen base: int8, int4, nf4, nf4-double")
     group.add_argument(
-        "--tensor-degree", type=int, default=1, metavar="N", help="devices that split each product (default: 1)"
+        "--tensor-degree",
+        type=numbers.count,
+        default=1,
+        metavar="N",
+        help="devices that split each product (default: 1)",
     )
     group.add_argument(
-        "--pipeline-degree", type=int, default=1, metavar="N", help="devices that hold different layers (default: 1)"
+        "--pipeline-degree",
+        type=numbers.count,
+        default=1,
+        metavar="N",
+        help="devices that hold different layers (default: 1)",
     )
     group.add_argument(
-        "--sharding-factor", type=int, default=0, metavar="N", help="devices that hold one copy (default: all)"
+        "--sharding-factor",
+        type=numbers.count_or_none,
+        default=0,
+        metavar="N",
+        help="devices that hold one copy (default: all)",
     )
     group.add_argument("--compile", action="store_true", help="the model is fused by torch.compile")
     group.add_argument("--offload", action="store_true", help="weights and state wait in the host's memory")

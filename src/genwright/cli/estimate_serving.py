@@ -7,6 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from genwright.base.errors import BadRequest
+from genwright.cli import numbers
 from genwright.cli.rooms import call
 from genwright.cli.terminal import Terminal, heading, table
 
@@ -23,9 +24,15 @@ def options(group: Any) -> None:
     )
     group.add_argument("--engine", default="vllm", help="what serves it: vllm, llama.cpp, ... (default: vllm)")
     group.add_argument("--kv-precision", default="", help="of the cache: fp8, int8 (default: 16 bits)")
-    group.add_argument("--per-second", type=float, default=0.0, metavar="N", help="requests that come in a second")
-    group.add_argument("--first-token-ms", type=float, default=math.inf, metavar="MS", help="limit of the first token")
-    group.add_argument("--token-ms", type=float, default=math.inf, metavar="MS", help="limit of each further one")
+    group.add_argument(
+        "--per-second", type=numbers.amount_or_none, default=0.0, metavar="N", help="requests that come in a second"
+    )
+    group.add_argument(
+        "--first-token-ms", type=numbers.amount, default=math.inf, metavar="MS", help="limit of the first token"
+    )
+    group.add_argument(
+        "--token-ms", type=numbers.amount, default=math.inf, metavar="MS", help="limit of each further one"
+    )
 
 
 def run(arguments: Namespace, terminal: Terminal) -> int:

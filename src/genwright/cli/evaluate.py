@@ -17,6 +17,7 @@ from typing import Any
 
 from genwright.base.errors import BadRequest
 from genwright.base.files import write_atomic
+from genwright.cli import numbers
 from genwright.cli.rooms import FILE, call, override_options, project
 from genwright.cli.terminal import Terminal, table
 
@@ -31,9 +32,15 @@ def options(parser: ArgumentParser) -> None:
         "--suite", action="append", metavar="FILE", help="a suite (default: evaluate.suites); repeatable"
     )
     parser.add_argument(
-        "--limit", type=int, default=0, metavar="N", help="ask the first N rows of each suite (default: all)"
+        "--limit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="ask the first N rows of each suite (default: all)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first repetition (default: 0)")
+    parser.add_argument(
+        "--seed", type=numbers.count_or_none, default=0, metavar="N", help="of the first repetition (default: 0)"
+    )
     parser.add_argument(
         "--precision",
         default="auto",
@@ -41,7 +48,7 @@ def options(parser: ArgumentParser) -> None:
         help="of models named here (default: auto)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=60.0, metavar="S", help="an address has to answer (default: 60)"
+        "--seconds", type=numbers.amount, default=60.0, metavar="S", help="an address has to answer (default: 60)"
     )
     parser.add_argument(
         "--out", metavar="DIR", help="where evaluate.json goes, with all answers (default: the project's folder)"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.files import write_atomic
+from genwright.cli import numbers
 from genwright.cli.rooms import call, project
 from genwright.cli.terminal import Terminal, heading, table
 
@@ -28,11 +29,15 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--adapter", metavar="DIR", default="", help="a peft adapter over --model")
     parser.add_argument("--train", metavar="FILE", help="training rows to compare with")
     parser.add_argument(
-        "--train-rows", type=int, default=256, metavar="N", help="of them, drawn by chance (default: 256)"
+        "--train-rows", type=numbers.count, default=256, metavar="N", help="of them, drawn by chance (default: 256)"
     )
-    parser.add_argument("--max-tokens", type=int, default=32, metavar="N", help="of the answer (default: 32)")
-    parser.add_argument("--steps", type=int, default=32, metavar="N", help="points of the integral (default: 32)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn by chance (default: 0)")
+    parser.add_argument("--max-tokens", type=numbers.count, default=32, metavar="N", help="of the answer (default: 32)")
+    parser.add_argument(
+        "--steps", type=numbers.count, default=32, metavar="N", help="points of the integral (default: 32)"
+    )
+    parser.add_argument(
+        "--seed", type=numbers.count_or_none, default=0, metavar="N", help="of what is drawn by chance (default: 0)"
+    )
     parser.add_argument(
         "--out",
         metavar="DIR",

@@ -17,6 +17,7 @@ from typing import Any
 from genwright.base.errors import BadRequest, Corrupt
 from genwright.base.files import json_lines, sha256_of_json, write_atomic
 from genwright.catalogue.parts import METRICS
+from genwright.cli import numbers
 from genwright.cli.rooms import call, override_options, project
 from genwright.cli.terminal import Terminal
 
@@ -38,7 +39,7 @@ def options(parser: ArgumentParser) -> None:
         ("size", "PERCENT", "how much larger the result may be (default: 5)"),
         ("safety", "POINTS", "how much more an attack may reach (default: 2)"),
     ):
-        parser.add_argument(f"--{name}", type=float, metavar=unit, help=words)
+        parser.add_argument(f"--{name}", type=numbers.amount_or_none, metavar=unit, help=words)
     parser.add_argument("--url", help="a server of this result, up to /v1: its greedy answers are compared too")
     parser.add_argument("--url-model", default="auto", metavar="NAME", help="the model to ask for there")
     override_options(parser)

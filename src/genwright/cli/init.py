@@ -15,6 +15,7 @@ from typing import Any
 
 from genwright.base.errors import BadRequest
 from genwright.base.files import write_atomic
+from genwright.cli import numbers
 from genwright.cli.rooms import FILE, call
 from genwright.cli.terminal import Terminal
 
@@ -49,7 +50,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--task", help="what kind of work: a name from `genwright tasks`")
     parser.add_argument("--data", metavar="FILE", help="the rows to learn from")
     parser.add_argument("--metric", help="what is measured (default: the task's own)")
-    parser.add_argument("--target", type=float, metavar="SCORE", help="the score, from 0 to 100, that is good enough")
+    parser.add_argument(
+        "--target", type=numbers.amount_or_none, metavar="SCORE", help="the score, from 0 to 100, that is good enough"
+    )
     parser.add_argument("--model", help="a name from `genwright models` or a model source (default: ranked)")
     parser.add_argument("--ladder", metavar="RUNG,RUNG", help=f"rungs to try (default: {','.join(DEFAULT_LADDER)})")
     parser.add_argument("--device", help="a name from `genwright devices` (default: this machine)")

@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from genwright.base.events import read_events
+from genwright.cli import numbers
 from genwright.cli.rooms import call, project_folder
 from genwright.cli.terminal import Terminal
 
@@ -18,7 +19,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
         metavar="SECONDS",
-        type=float,
+        type=numbers.amount_or_none,
         default=600.0,
         help="how long to wait until it has stopped (default: 600)",
     )

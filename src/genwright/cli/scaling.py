@@ -7,11 +7,12 @@ parameters, tokens and loss (`enough` needs no tokens).
 from __future__ import annotations
 
 import csv
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest, DataError
+from genwright.cli import numbers
 from genwright.cli.rooms import call
 from genwright.cli.terminal import Terminal, table
 
@@ -20,18 +21,34 @@ def options(parser: ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("action", choices=("advise", "fit", "enough"), help="what to ask")
     parser.add_argument("runs", metavar="FILE", nargs="?", type=Path, help="a CSV file of runs, for fit and enough")
-    parser.add_argument("--petaflops-days", type=float, metavar="N", help="the budget as work: 8.64e19 FLOP each")
-    parser.add_argument("--device-hours", type=float, metavar="N", help="the budget as hours of --device")
-    parser.add_argument("--usd", type=float, metavar="USD", help="the budget as money, at the price of --device")
+    parser.add_argument(
+        "--petaflops-days", type=numbers.amount, metavar="N", help="the budget as work: 8.64e19 FLOP each"
+    )
+    parser.add_argument("--device-hours", type=numbers.amount, metavar="N", help="the budget as hours of --device")
+    parser.add_argument(
+        "--usd", type=numbers.amount, metavar="USD", help="the budget as money, at the price of --device"
+    )
     parser.add_argument("--device", default="h100", help="what is rented (default: h100)")
     parser.add_argument(
-        "--utilisation", type=float, default=0.4, metavar="SHARE", help="of its peak that is reached (default: 0.4)"
+        "--utilisation",
+        type=numbers.share,
+        default=0.4,
+        metavar="SHARE",
+        help="of its peak that is reached (default: 0.4)",
     )
-    parser.add_argument("--have-tokens", type=float, default=0.0, metavar="N", help="data that are there already")
     parser.add_argument(
-        "--served-tokens", type=float, default=0.0, metavar="N", help="tokens it will answer in its life"
+        "--have-tokens", type=numbers.amount_or_none, default=0.0, metavar="N", help="data that are there already"
     )
-    parser.add_argument("--target", type=float, metavar="LOSS", help="for enough: the loss that is good enough")
+    parser.add_argument(
+        "--served-tokens",
+        type=numbers.amount_or_none,
+        default=0.0,
+        metavar="N",
+        help="tokens it will answer in its life",
+    )
+    parser.add_argument(
+        "--target", type=numbers.amount, metavar="LOSS", help="for enough: the loss that is good enough"
+    )
 
 
 def run(arguments: Namespace, terminal: Terminal) -> int:
@@ -99,14 +116,17 @@ def _columns(arguments: Namespace, names: tuple[str, ...]) -> list[tuple[float, 
         )
     try:
         with arguments.runs.open(encoding="utf-8-sig", newline="") as stream:
-            return [tuple(float(row[name]) for name in names) for row in csv.DictReader(stream)]
-    except (OSError, KeyError, ValueError) as error:
+            rows = [tuple(numbers.amount(row[name]) for name in names) for row in csv.DictReader(stream)]
+    except (OSError, KeyError, TypeError, ValueError, ArgumentTypeError, csv.Error) as error:
         raise DataError(
             f"{arguments.runs} is not a table of runs.",
             wanted=f"columns {', '.join(names)}",
             found=str(error),
             do="add what is missing",
         ) from error
+    if not rows:
+        raise DataError(f"{arguments.runs} has no runs.", wanted="a row a run", found="none", do="add some")
+    return rows
 
 
 def _draw(console: Any, facts: dict[str, Any]) -> None:

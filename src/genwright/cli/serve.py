@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest, MissingExtra
+from genwright.cli import numbers
 from genwright.cli.rooms import call, override_options, project, project_folder
 from genwright.cli.terminal import Terminal
 
@@ -20,7 +21,9 @@ LIMITS = {"requests_per_minute": int, "tokens_per_day": int, "usd_per_month": fl
 
 def options(parser: ArgumentParser) -> None:
     """The options of this verb."""
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="0: any free one (default: 8000)")
+    parser.add_argument(
+        "--port", type=numbers.count_or_none, default=8000, metavar="N", help="0: any free one (default: 8000)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: this machine only)")
     parser.add_argument("--add-key", metavar="NAME", help="make an API key, print it once, and leave")
     parser.add_argument(

@@ -1,17 +1,17 @@
-"""What is asked of the server: profiles, lengths, rate and bursts, how predictions came true; and the same for the planner.
+"""What is asked of the server: profiles, lengths, rate and bursts, how predictions came true; and a trace for the planner.
 
 Of what `genwright serve` metered in this project, or of a CSV with the columns timestamp, prompt, generated.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import DataError
+from genwright.cli import numbers
 from genwright.cli.rooms import call, project_folder
 from genwright.cli.terminal import Terminal, table
 
@@ -20,9 +20,11 @@ def options(parser: ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("trace", metavar="CSV", nargs="?", help="a trace of requests instead of this project's meter")
     parser.add_argument(
-        "--days", type=float, default=30.0, metavar="N", help="of the meter's last N days (default: 30)"
+        "--days", type=numbers.amount, default=30.0, metavar="N", help="of the meter's last N days (default: 30)"
     )
-    parser.add_argument("--out", metavar="FILE", help="write what the planner takes: rate and quantiles, as JSON")
+    parser.add_argument(
+        "--out", metavar="CSV", help="write times and lengths, for the planner: `genwright estimate MODEL --serve CSV`"
+    )
 
 
 def run(arguments: Namespace, terminal: Terminal) -> int:
@@ -38,8 +40,8 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
         raise DataError("No request was finished in this time.", do="--days N looks further back")
     told = call("genwright.serve.traffic:describe", seen, records)
     if arguments.out:
-        lean = {name: told[name] for name in ("rate_per_s", "prompt_tokens", "output_tokens")}
-        call("genwright.base.files:write_atomic", Path(arguments.out), json.dumps(lean, indent=1))
+        trace = call("genwright.serve.traffic:as_trace", seen)
+        call("genwright.base.files:write_atomic", Path(arguments.out), trace)
     terminal.answer(told, lambda console: _draw(console, told))
     return 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.files import write_atomic
+from genwright.cli import numbers
 from genwright.cli.rooms import FILE, call, project
 from genwright.cli.terminal import Terminal, heading, table
 
@@ -56,23 +57,33 @@ def options(parser: ArgumentParser) -> None:
     how.add_argument(
         "--adapter", default="full", metavar="NAME", help="what is trained: full, lora, ... (default: full)"
     )
-    how.add_argument("--steps", type=int, default=60, metavar="N", help="optimiser steps (default: 60)")
-    how.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows a step (default: 16)")
+    how.add_argument("--steps", type=numbers.count, default=60, metavar="N", help="optimiser steps (default: 60)")
+    how.add_argument("--batch-size", type=numbers.count, default=16, metavar="N", help="rows a step (default: 16)")
     how.add_argument(
-        "--learning-rate", type=float, default=0.0, metavar="RATE", help="the highest (default: the adapter's)"
+        "--learning-rate",
+        type=numbers.amount_or_none,
+        default=0.0,
+        metavar="RATE",
+        help="the highest (default: the adapter's)",
     )
     how.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or auto (default: fp32)")
-    how.add_argument("--seed", type=int, default=0, metavar="N", help="of order and draws (default: 0)")
+    how.add_argument(
+        "--seed", type=numbers.count_or_none, default=0, metavar="N", help="of order and draws (default: 0)"
+    )
     bound = parser.add_argument_group("judged by")
     bound.add_argument(
         "--keep",
-        type=float,
+        type=numbers.amount_or_none,
         default=0.9,
         metavar="SHARE",
         help="of a set's ROUGE-L and a suite's score that must be left (default: 0.9)",
     )
     bound.add_argument(
-        "--relearn-steps", type=int, default=10, metavar="N", help="of the relearning attack (default: 10)"
+        "--relearn-steps",
+        type=numbers.count_or_none,
+        default=10,
+        metavar="N",
+        help="of the relearning attack (default: 10)",
     )
     parser.add_argument(
         "--out", metavar="DIR", default="unlearned", help="the model, unlearn.json, unlearn.html (default: unlearned)"

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from genwright.cli import numbers
 from genwright.cli.rooms import call, project_folder
 from genwright.cli.terminal import Terminal
 
@@ -22,7 +23,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--by", default="key", help="key, expert, profile, day, engine, outcome or model (default: key)"
     )
-    parser.add_argument("--days", type=float, default=30.0, metavar="N", help="of the last N days (default: 30)")
+    parser.add_argument(
+        "--days", type=numbers.amount, default=30.0, metavar="N", help="of the last N days (default: 30)"
+    )
     parser.add_argument("--parquet", metavar="FILE", help="write every record to a Parquet file instead")
 
 
