@@ -85,10 +85,37 @@ def test_each_microbatch_after_the_first_adds_its_gradients() -> None:
     bandwidth = speeds_of(A100).bandwidth
     assert price() == 0.0
     assert price(accumulate=5) == pytest.approx(4 * 6e9 / bandwidth, rel=0.01)
-    assert price(accumulate=5, framework="megatron", tensor_degree=2, count=2) == pytest.approx(
+    assert price(accumulate=5, framework="megatron-deepspeed", tensor_degree=2, count=2) == pytest.approx(
         4 * 5e9 / bandwidth, rel=0.01
     )
     assert price(accumulate=5, strategy="zero3", count=8) == pytest.approx(price(accumulate=5) / 8, rel=0.01)
+
+
+def test_a_stage_has_no_more_layers_than_its_share() -> None:
+    """Ten layers on five stages are two each, where a trace plays three; a head's operations run once whatever the depth."""
+    block, head = PRODUCT._replace(count=3.0), PRODUCT._replace(count=1.0)
+    spent = lambda op, stages: step_time(
+        traced(op), A100, replace(SETUP, count=5, strategy="ddp", pipeline_degree=stages)
+    ).parts["matmul"]
+    assert spent(block, 5) == pytest.approx(2 / 3 * spent(block, 1)) and spent(head, 5) == pytest.approx(spent(head, 1))
+
+
+def test_each_of_a_tensor_parallel_group_sends_its_part_to_the_next_stage() -> None:
+    message = Collective("send", 1e9, 2, 10.0, "forward", False, "pipeline")
+    price = lambda tensor: step_time(
+        traced(PRODUCT, collectives=(message,)), A100,
+        replace(SETUP, count=64, strategy="ddp", pipeline_degree=8, tensor_degree=tensor),
+    ).parts["communication"]  # fmt: skip
+    assert price(8) < 0.3 * price(1)
+
+
+def test_megatron_repeats_attentions_core_alone() -> None:
+    again = PRODUCT._replace(phase="recompute")
+    some = replace(SETUP, recompute="selective")
+    plain, core = (
+        step_time(traced(PRODUCT, again), A100, replace(some, framework=name)) for name in ("torchtitan", "megatron")
+    )
+    assert core.parts["matmul"] == pytest.approx(plain.parts["matmul"] / 2)
 
 
 def test_one_kernel_makes_scores_to_probabilities_in_megatron() -> None:

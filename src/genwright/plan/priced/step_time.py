@@ -162,16 +162,36 @@ def scores_of(trace: Trace, setup: Setup) -> Scores:
     return Scores(softmax.bytes / (8 if softmax.dtype == "fp32" else 4), share * setup.seq_len**2 * batch)
 
 
+TRACED_LAYERS = 3
+"""A trace plays at least so many layers of a device."""
+
+
+def of_a_stage(trace: Trace, setup: Setup) -> float:
+    """Share of a trace's layers that a pipeline's stage has, where it has fewer than were traced.
+
+    >>> from genwright.plan.traced.setup import Setup
+    >>> round(of_a_stage(Trace((), (), (), 0, 0, 0, 128, 1, 1, 1, 0.0, 0.0, 0.0), Setup(model="", pipeline_degree=64)), 3)
+    0.667
+    """
+    if setup.pipeline_degree == 1:
+        return 1.0
+    return min(1.0, math.ceil(trace.layers / setup.pipeline_degree) / TRACED_LAYERS)
+
+
 def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, parts: dict[str, float]) -> float:
     """Seconds of a phase: the device's work, or the host's sending of it."""
     device = host = 0.0
     fused = setup.compile
     scores = scores_of(trace, setup)
+    shallow = of_a_stage(trace, setup)
+    core = phase == "recompute" and setup.recompute == "selective" and setup.framework in CORE_ALONE
     each = pace.launch or LAUNCH_SECONDS * LAUNCHES.get(setup.framework, 1.0) * host_factor(placed.device.kind)
     each *= BACKWARD_LAUNCH if phase in ("backward", "optimizer") else 1.0
     for op in trace.ops:
-        if op.phase != phase:
+        if op.phase != phase or (core and op.kind != "attention"):
             continue
+        if op.count >= TRACED_LAYERS * setup.accumulate:
+            op = op._replace(count=op.count * shallow)
         share = scores.share(op) if op.kind in BETWEEN else 1.0
         spent = op.count * op_seconds(op._replace(bytes=op.bytes * share), pace, setup) if share else 0.0
         parts[op.kind] += spent
@@ -206,9 +226,12 @@ OWNED_HOP = 2.3e-6
 """A rank that such a message passes through."""
 
 
-MAIN_GRADIENTS = ("megatron", "megatron-deepspeed")
-"""Frameworks that add each microbatch's gradients in 16 bits to a buffer in float32 (Megatron-LM: main_grad; DeepSpeed:
+MAIN_GRADIENTS = {"megatron": 6.0, "megatron-deepspeed": 10.0}
+"""Framework -> bytes moved for each weight whose gradient is added to a buffer in float32: by the product itself, which writes
+4 bytes and reads 4 where it would write 2 (Megatron-LM: gradient_accumulation_fusion), or after it (DeepSpeed:
 runtime/bf16_optimizer.py, update_hp_grads)."""
+CORE_ALONE = ("megatron", "megatron-deepspeed")
+"""Frameworks whose selective recomputing repeats attention's core alone (Korthikanti et al. 2022, arXiv 2205.05198)."""
 BETWEEN = ("elementwise", "reduction", "copy")
 """Kinds of operations that a compiler fuses."""
 
@@ -229,8 +252,7 @@ def _unpacking(phase: str, trace: Trace, pace: Speeds, setup: Setup) -> float:
 
 def _accumulation(trace: Trace, pace: Speeds, setup: Setup) -> float:
     """Seconds of adding each microbatch's gradients to those before: two read, one written, by every microbatch after the first."""
-    fp32 = setup.framework in MAIN_GRADIENTS or setup.precision == "fp32"
-    each = 10.0 if setup.framework in MAIN_GRADIENTS else 12.0 if fp32 else 6.0
+    each = MAIN_GRADIENTS.get(setup.framework, 12.0 if setup.precision == "fp32" else 6.0)
     mine = trace.trainable / (setup.tensor_degree * setup.pipeline_degree)
     mine /= setup.shards if setup.strategy == "zero3" else 1
     return max(0, setup.accumulate - 1) * pace.stream(each * mine)
@@ -290,6 +312,8 @@ def _messages(trace: Trace, fabric: Fabric, setup: Setup, lanes: dict[str, float
     hidden: dict[str, list[float]] = defaultdict(list)
     shown = 0.0
     for one in trace.collectives:
+        if one.axis == "pipeline":  # each of a tensor-parallel group sends its part: Megatron's scatter and gather
+            one = one._replace(bytes=one.bytes / setup.tensor_degree)
         seconds = message_seconds(one, fabric, stride=strides.get(one.axis, 1))
         if setup.framework in OWNED and one.phase == "optimizer":
             seconds += one.group * one.group * OWNED_HOP
