@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from genwright.base.errors import DataError
 from genwright.cli import main
+from genwright.plan.traffic import of_trace
 from genwright.serve.contracts import Request
 from genwright.serve.profiler import HistoryProfiler, expected_joules, nearest, scored
 from genwright.serve.traffic import (
@@ -172,9 +172,13 @@ def test_records_of_the_meter_are_traffic_too():
 
 
 def test_the_command_writes_what_the_planner_takes(tmp_path, capsys):
-    path, out = tmp_path / "t.csv", tmp_path / "plan.json"
-    path.write_text("time,prompt,generated\n" + "".join(f"{at},{100 + at},{10 + at}\n" for at in range(40)))
+    path, out = tmp_path / "t.csv", tmp_path / "seen.csv"
+    path.write_text("time,prompt,generated\n" + "".join(f"{at / 2},{100 + at},{10 + at}\n" for at in range(41)))
     assert main(["traffic", str(path), "--out", str(out)]) == 0
-    assert "40 requests" in capsys.readouterr().out
-    told = json.loads(out.read_text())
-    assert set(told) == {"rate_per_s", "prompt_tokens", "output_tokens"} and told["output_tokens"]["p50"] == 29
+    assert "41 requests" in capsys.readouterr().out
+    told = of_trace(out)
+    assert told.mean == (120.0, 30.0) and told.per_second == pytest.approx(41 / 20)
+    assert told.outputs[0] == 30, "the median, as the planner reads it"
+    assert [one.generated for one in read_trace(out)] == list(range(10, 51))
+    assert main(["estimate", "Qwen/Qwen2.5-0.5B", "--serve", str(out), "--device", "a100-80gb-sxm"]) == 0
+    assert "for " + str(out) in capsys.readouterr().out.replace("\n", "")

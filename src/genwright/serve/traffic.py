@@ -1,7 +1,7 @@
 """Traffic that was seen: profiles, lengths and their distributions, rate and burstiness; and replays of it as a load.
 
-From a CSV of requests (timestamp, prompt tokens, generated tokens) or from the meter's records. What the planner takes of it is
-`for_planner`: a rate and quantiles of both lengths.
+From a CSV of requests (timestamp, prompt tokens, generated tokens) or from the meter's records. The planner takes `as_trace`: what
+was asked when, and how long it and its answer were.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def of_records(records: Sequence[dict[str, Any]]) -> list[Seen]:
 def describe(seen: Sequence[Seen], records: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Everything `genwright traffic` tells."""
     told: dict[str, Any] = {
-        "requests": len(seen), "seconds": seen[-1].at - seen[0].at, **for_planner(seen), "arrivals_cv": arrivals_cv(seen),
+        "requests": len(seen), "seconds": seen[-1].at - seen[0].at, **rate_and_lengths(seen), "arrivals_cv": arrivals_cv(seen),
         "profiles": dict(Counter(one.profile or nearest(one.prompt, one.generated) for one in seen).most_common()),
         "fits": {
             "prompt_tokens": lognormal_fit([one.prompt for one in seen]), "output_tokens": lognormal_fit([one.generated for one in seen]),
@@ -112,13 +112,19 @@ def describe(seen: Sequence[Seen], records: Sequence[dict[str, Any]] = ()) -> di
     return told | ({"predictions": scored(records)} if records else {})
 
 
-def for_planner(seen: Sequence[Seen]) -> dict[str, Any]:
+def rate_and_lengths(seen: Sequence[Seen]) -> dict[str, Any]:
     """{"rate_per_s", "prompt_tokens": {"p25": ...}, "output_tokens": {...}}."""
     seconds = seen[-1].at - seen[0].at
     return {
         "rate_per_s": len(seen) / seconds if seconds > 0 else 0.0,
         "prompt_tokens": quantiles([one.prompt for one in seen]), "output_tokens": quantiles([one.generated for one in seen]),
     }  # fmt: skip
+
+
+def as_trace(seen: Sequence[Seen]) -> str:
+    """A CSV with the Azure traces' columns, which `genwright estimate MODEL --serve FILE` and `read_trace` take: times and counts alone."""
+    rows = [f"{datetime.fromtimestamp(one.at, UTC):%Y-%m-%d %H:%M:%S.%f},{one.prompt},{one.generated}" for one in seen]
+    return "\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, ""])
 
 
 def quantiles(values: Sequence[int]) -> dict[str, int]:
@@ -164,7 +170,7 @@ def replay(
 
     Lengths are divided by `shrink` and cut at what the machine takes. `at` counts from 0.
     """
-    own = for_planner(seen)["rate_per_s"]
+    own = rate_and_lengths(seen)["rate_per_s"]
     if not seen or own <= 0 or rate_per_s <= 0 or shrink <= 0:
         raise DataError("This trace cannot be replayed.", wanted="two requests at different times, and a rate above 0")
     stretch, begin = own / rate_per_s, seen[0].at
