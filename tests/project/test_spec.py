@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genwright.base.errors import SpecError
+from genwright.base.schema import REQUIRED
 from genwright.catalogue.parts import ADAPTERS
 from genwright.project import keys as keys_room
 from genwright.project.explain import explain, reference
@@ -118,8 +119,8 @@ def test_json_holds_the_resolved_whole() -> None:
 def test_reading_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "genwright.toml").write_text(LEAST + "[adapt.lora]\nrank = 4\n")
     code = (
-        "import sys; from pathlib import Path; from genwright.project import apply, graph, spec, store\n"
-        "spec.reference(); spec.explain('adapt.lora.rank', spec.read_spec(Path(sys.argv[1])))\n"
+        "import sys; from pathlib import Path; from genwright.project import apply, explain, graph, spec, store\n"
+        "explain.reference(); explain.explain('adapt.lora.rank', spec.read_spec(Path(sys.argv[1])))\n"
         "assert not {'torch', 'numpy', 'transformers', 'peft'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "genwright.toml")], check=True, timeout=60)
@@ -444,7 +445,7 @@ def test_every_default_is_one_that_the_file_may_say() -> None:
         used = (
             f'[adapt]\nmethod = "{part}"\n' if part in ADAPTERS else f'[adapt]\nobjective = "{part}"\n' if part else ""
         )
-        if field.default not in (None, keys_room.REQUIRED) and key != "adapt.method":
+        if field.default not in (None, REQUIRED) and key != "adapt.method":
             assert override(read(used), f"{key}={toml(field.default)}").flat()[key] is not None
 
 
