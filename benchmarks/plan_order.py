@@ -4,7 +4,9 @@
 
 A pair is of one source, one model, one device, one length and one task; strategy, tensor or pipeline degree, recomputing,
 microbatch, accumulation or count differ. Pairs whose measured rates are within 3 % are left out: noise decides those. Tokens a
-second and device are compared, or utilisation where only that is published. Results: benchmarks/results/plan_order.json.
+second and device are compared, or utilisation where only that is published. Where a source dates its rows and says that days
+are not to be compared (bigscience: the machine changed between them), pairs of one day are counted apart.
+Results: benchmarks/results/plan_order.json.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,12 @@ CLOSE = 0.03
 """Rates nearer than this are not ordered."""
 
 
+def day(row: dict[str, str]) -> str:
+    """The date that a row's notes begin with, month and day."""
+    found = re.match(r"\d\d-\d\d", row["notes"])
+    return found[0] if found else ""
+
+
 def rated(rows: list[dict[str, str]], found: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float]]:
     """Id -> (measured, planned) tokens a second and device."""
     rates = {}
@@ -52,13 +61,13 @@ def rated(rows: list[dict[str, str]], found: dict[str, dict[str, Any]]) -> dict[
 
 
 def pairs(
-    rows: list[dict[str, str]], rates: dict[str, tuple[float, float]], differ: tuple[str, ...]
+    rows: list[dict[str, str]], rates: dict[str, tuple[float, float]], differ: tuple[str, ...], *, one_day: bool = False
 ) -> dict[str, list[bool]]:
     """Source -> whether each pair that differs in one of `differ` is ordered as measured."""
     groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         if row["id"] in rates:
-            groups[tuple(row[name] for name in SAME)].append(row)
+            groups[(*(row[name] for name in SAME), day(row) if one_day else "")].append(row)
     kept: dict[str, list[bool]] = defaultdict(list)
     for several in groups.values():
         for one, other in itertools.combinations(several, 2):
@@ -94,7 +103,10 @@ def main() -> None:
         if row["step_time_s"] or row["tokens_per_s_per_device"] or row["tokens_per_s_total"] or row["mfu_pct"]
     ]
     rates = rated(rows, {str(one["id"]): one for one in predict(rows, cache=chosen.cache)})
-    found = {"any way to split the work": pairs(rows, rates, VARIED), "strategy or degrees": pairs(rows, rates, SPLIT)}
+    found = {
+        "any way to split the work": pairs(rows, rates, VARIED), "strategy or degrees": pairs(rows, rates, SPLIT),
+        "strategy or degrees, on one day": pairs(rows, rates, SPLIT, one_day=True),
+    }  # fmt: skip
     result = {name: summary(kept) for name, kept in found.items()}
     print(json.dumps(result, indent=1))
     write_result(OUT, **result)
