@@ -12,6 +12,7 @@ from typing import Any
 from genwright.base.errors import BadRequest, ModelError
 from genwright.data.files import load_rows
 from genwright.data.templates import encode_prompt
+from genwright.improve.lessons import LESSONS, lesson_of
 from genwright.improve.solution import Answering, Solution, read_solution
 from genwright.improve.training import open_milestone
 from genwright.improve.workshop import Workshop
@@ -20,8 +21,8 @@ from genwright.models.generate import Sampling, context_of, log_probabilities
 from genwright.models.sources import cache_folder, cached, locate
 from genwright.project.store import Store
 
-MILESTONE = re.compile(r"(?:(?P<rung>\S+) )?step (?P<step>\d{1,9})")
-"""How a checkpoint is asked for."""
+MILESTONE = re.compile(r"(?:(?P<rung>\S+(?:: \S+)?) )?step (?P<step>\d{1,9})")
+"""How a checkpoint is asked for; one of a lesson as "preference: aligning step 20"."""
 
 
 class Session:
@@ -158,6 +159,13 @@ class Place:
     folder: Path
     finished: bool
     """A solution beside a result, not a checkpoint of a run that was stopped."""
+    lesson: str = ""
+    """Where the rung has several trainings: which one."""
+
+    @property
+    def training(self) -> str:
+        """The rung, and its lesson where it is one's."""
+        return f"{self.rung}: {self.lesson}" if self.lesson else self.rung
 
 
 def milestones_of(root: Path) -> list[Place]:
@@ -165,27 +173,29 @@ def milestones_of(root: Path) -> list[Place]:
     found = []
     for pattern, up in (
         ("work/adapt/*/*/training/checkpoints/step-*", 2),
+        (f"work/adapt/*/*/{LESSONS}/*/training/checkpoints/step-*", 4),
         ("artifacts/adapt/*/*/milestones/step-*", 1),
     ):
         for folder in sorted(root.glob(pattern)):
-            found.append(Place(folder.parents[up].name, int(folder.name.removeprefix("step-")), folder, up == 1))
+            step, lesson = int(folder.name.removeprefix("step-")), folder.parents[2].name if up == 4 else ""
+            found.append(Place(folder.parents[up].name, step, folder, up == 1, lesson))
     return found
 
 
 def _milestone(root: Path, rung: str | None, step: int) -> Place:
     """The one that was asked for; of equals the newest. Errors: BadRequest naming those there are."""
     known = milestones_of(root)
-    fitting = [place for place in known if place.step == step and rung in (None, place.rung)]
+    fitting = [place for place in known if place.step == step and rung in (None, place.training)]
     if not fitting:
-        there = ", ".join(sorted({f"{place.rung} step {place.step}" for place in known}))
+        there = ", ".join(sorted({f"{place.training} step {place.step}" for place in known}))
         raise BadRequest(
             f"There is no checkpoint of step {step}{f' of {rung}' if rung else ''}.", found=there or "no checkpoint at all",
             do="name the steps to keep in adapt.milestones",
         )  # fmt: skip
-    if len({place.rung for place in fitting}) > 1:
+    if len({place.training for place in fitting}) > 1:
         raise BadRequest(
             f"Several rungs have a step {step}.",
-            wanted=" or ".join(f'--at "{place.rung} step {step}"' for place in fitting),
+            wanted=" or ".join(f'--at "{place.training} step {step}"' for place in fitting),
         )
     return max(fitting, key=lambda place: place.folder.stat().st_mtime)
 
@@ -194,6 +204,7 @@ def _solution_at(place: Place, spec: Any, scope: Path, model: Path, scratch: Pat
     """A milestone of a finished run is a solution; a checkpoint is made one."""
     if place.finished:
         return read_solution(place.folder, model)
-    workshop = Workshop(spec, scope=scope, model=model, made=scratch, events=None)
-    open_milestone(workshop.recipe(place.rung), model, place.folder, scratch / place.rung)
-    return read_solution(scratch / place.rung, model)
+    made = place.folder.parents[5] if place.lesson else scratch
+    workshop = lesson_of(Workshop(spec, scope=scope, model=model, made=made, events=None), place.rung, place.lesson)
+    open_milestone(workshop.recipe(place.rung), workshop.model, place.folder, scratch / place.rung)
+    return read_solution(scratch / place.rung, workshop.model)

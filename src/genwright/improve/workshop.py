@@ -91,12 +91,12 @@ class Workshop:
     ) -> Workshop:
         """The same project learning other rows, with another objective, rate or model, where one is given.
 
-        Training rows or a model of its own leave nothing to choose by: such a lesson has no milestones and ends when its steps do.
+        Rows of its own leave nothing to choose by: such a lesson has no milestones and ends when its steps do.
         """
         adapt = self.spec.adapt
         lesson = dataclasses.replace(
             adapt, objective=objective or adapt.objective, learning_rate=learning_rate or adapt.learning_rate,
-            milestones=(), **({"validate_every": 0, "patience": 0, "validation_rows": 0} if rows else {}),
+            **({"milestones": (), "validate_every": 0, "patience": 0, "validation_rows": 0} if rows else {}),
         )  # fmt: skip
         shop = Workshop(
             dataclasses.replace(self.spec, adapt=lesson), scope=self.scope, model=model or self.model, made=self.made,
