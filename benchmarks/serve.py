@@ -2,7 +2,8 @@
 
     python benchmarks/serve.py overhead [--seconds 20] [--rounds 3] [--parts router,guard]
     python benchmarks/serve.py litellm --python benchmarks/peers/litellm/.venv/bin/python
-    python benchmarks/serve.py throughput | startup | soak [--minutes 7]
+    python benchmarks/serve.py throughput | startup | soak [--minutes 30] [--data TRACE.csv]
+    GENWRIGHT_VLLM=/path/to/env/bin/vllm python benchmarks/serve.py adapters
 
 Overhead is a percentile of the time through the gateway less the same percentile straight to the engine, at 50 requests a
 second (Poisson, open loop), the gateway alone on one core, engine and client on another. --smoke is short and keeps nothing.
@@ -174,10 +175,12 @@ def startup(chosen: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, keep."""
+    from serve_adapters import adapters
     from serve_real import soak, throughput
 
     kinds: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
         "overhead": overhead, "litellm": litellm, "startup": startup, "throughput": throughput, "soak": soak,
+        "adapters": adapters,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=tuple(kinds))
@@ -189,6 +192,7 @@ def main() -> None:
         default=str(Path(__file__).parent / "peers/litellm/.venv/bin/python"),
         help="of LiteLLM's environment",
     )
+    parser.add_argument("--vllm", default="", help="adapters: more options of vLLM, such as '--dtype bfloat16'")
     parser.add_argument("--minutes", type=float, default=7.0, help="of the soak")
     parser.add_argument(
         "--data",

@@ -136,6 +136,31 @@ def test_adapters_change_while_a_request_runs_and_a_dead_process_is_started_agai
     assert generated == 60 and not dead and gaps(made, tokens, "a") < 0.001
 
 
+def test_vectors_of_texts_are_the_last_hidden_state_whatever_is_cached(made: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    texts = [PROMPT, "the red", "green river", "the red house"]
+
+    async def embed() -> tuple[dict, list[int]]:
+        engine = LlamaCpp("tiny", replace(settings(made, tmp_path), exact=True))
+        await engine.start()
+        try:
+            told = await engine.embed({"input": texts, "model": "tiny"})
+            return told, await greedy(engine)
+        finally:
+            await engine.stop()
+
+    told, tokens = asyncio.run(embed())
+    assert tokens == trained(made)[: len(tokens)], "and it generates all the same"
+    model = AutoModelForCausalLM.from_pretrained(made / "model")
+    for text, row in zip(texts, told["data"]):
+        with torch.no_grad():
+            hidden_TD = model.model(torch.tensor([tokenizer("decoder")(text)["input_ids"]])).last_hidden_state[0]
+        want_D = torch.nn.functional.normalize(hidden_TD[-1], dim=0)
+        torch.testing.assert_close(torch.tensor(row["embedding"]), want_D, atol=1e-5, rtol=0)
+    assert told["usage"]["prompt_tokens"] == sum(len(tokenizer("decoder")(text)["input_ids"]) for text in texts)
+
+
 def test_the_gate_passes_what_is_the_same_and_refuses_what_is_not(made: Path, tmp_path: Path) -> None:
     asked = [[{"role": "user", "content": "what colour is house number 3"}]]
     out = tmp_path / "out"

@@ -2,6 +2,10 @@
 
 A new adapter means a new process: it is started and warmed while the old one answers, then requests go to the new one,
 and the old one ends with its last request. So no request is dropped, and no cached prefix can cross versions.
+
+Vectors of texts come from a process of their own, started with the first text: llama.cpp does one or the other. They are the
+base's last hidden state at the last token, the one that has seen all others, of length 1. (A mean would be over those tokens only
+that no earlier text left in the slot's cache, which llama.cpp keeps for vectors too.)
 """
 
 from __future__ import annotations
@@ -43,7 +47,6 @@ class LlamaSettings:
     threads: int = 0
     """0: every core."""
     gpu_layers: int = 0
-    embedding: bool = False
     exact: bool = False
     """Keys, values and attention in float32 where llama.cpp halves them: for proofs, which then leave nothing to rounding."""
 
@@ -86,6 +89,7 @@ class LlamaCpp:
         self.restarts = 0
         self._adapters: dict[str, Path] = {}
         self._now: Generation | None = None
+        self._embedder: Generation | None = None
         self._draining: set[asyncio.Task] = set()
         self._changing = asyncio.Lock()
 
@@ -105,9 +109,10 @@ class LlamaCpp:
         for task in self._draining:
             task.cancel()
         await asyncio.gather(*self._draining, return_exceptions=True)
-        if self._now is not None:
-            await _end(self._now)
-            self._now = None
+        for generation in (self._now, self._embedder):
+            if generation is not None:
+                await _end(generation)
+        self._now = self._embedder = None
 
     @property
     def alive(self) -> bool:
@@ -146,8 +151,14 @@ class LlamaCpp:
                 now.idle.set()
 
     async def embed(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Vectors of texts, where the engine was started for them. Errors: EngineRefused, EngineDown."""
-        return await self._answering().client.embed(body)
+        """Vectors of texts. Errors: EngineRefused, EngineDown."""
+        async with self._changing:
+            if self._embedder is None or not self._embedder.child.alive:
+                dead, self._embedder = self._embedder, await self._generation(embedding=True)
+                if dead is not None:
+                    await _end(dead)
+            embedder = self._embedder
+        return await embedder.client.embed(body)
 
     async def ask(self, path: str, body: Mapping[str, Any], expert: Expert | None = None) -> dict[str, Any]:
         """A call in llama.cpp's own words: tokens in, tokens out, for the parity gate. Errors: EngineDown, EngineRefused."""
@@ -214,17 +225,18 @@ class LlamaCpp:
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
 
-    async def _generation(self) -> Generation:
-        settings, names = self.settings, tuple(self._adapters)
+    async def _generation(self, *, embedding: bool = False) -> Generation:
+        settings, names = self.settings, () if embedding else tuple(self._adapters)
         told = {
             "model": str(settings.gguf), "alias": self.model, "context": settings.context, "parallel": settings.parallel,
             "threads": settings.threads or os.cpu_count() or 1, "gpu_layers": settings.gpu_layers,
-            "embedding": settings.embedding, "exact": settings.exact, "adapters": [str(self._adapters[name]) for name in names],
+            "embedding": embedding, "exact": settings.exact, "adapters": [str(self._adapters[name]) for name in names],
         }  # fmt: skip
         child = Child([sys.executable, "-m", CHILD, json.dumps(told)], settings.work / "llamacpp.log")
         address = (await child.start())["url"]
-        generation = Generation(child, LlamaClient(self.model, address), names)
-        await self._warm(generation)
+        generation = Generation(child, LlamaClient(self.model, address), names, warm=embedding)
+        if not embedding:
+            await self._warm(generation)
         return generation
 
     async def _warm(self, generation: Generation) -> None:
@@ -233,9 +245,7 @@ class LlamaCpp:
         try:
             async for _ in generation.client.generate("completion", body, None):
                 generation.warm = True
-        except EngineRefused:
-            generation.warm = self.settings.embedding
-        except EngineDown:
+        except (EngineRefused, EngineDown):
             generation.warm = False
 
     async def _converted(self, served: str, path: Path) -> Path:

@@ -33,7 +33,9 @@ def parameters(told: dict[str, Any]) -> Any:
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.use_jinja = True
     params.warmup = True
-    params.embedding = told["embedding"]
+    if told["embedding"]:
+        params.embedding, params.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
+        params.n_batch = params.n_ubatch = told["context"]  # a text goes in whole
     params.endpoint_metrics = True
     params.ui = False
     params.verbosity = 0
