@@ -21,7 +21,9 @@ TALKS = {
 def main() -> None:
     """Both pages."""
     for page, blocks in (("routing", routing), ("guard", guard)):
-        result = json.loads((HERE / "results" / f"{dict(routing='router', guard='guard')[page]}.json").read_text(encoding="utf-8"))
+        result = json.loads(
+            (HERE / "results" / f"{dict(routing='router', guard='guard')[page]}.json").read_text(encoding="utf-8")
+        )
         path = DOCS / f"{page}.md"
         text = path.read_text(encoding="utf-8")
         for name, lines in blocks(result).items():
@@ -33,7 +35,11 @@ def put(text: str, name: str, lines: Sequence[str]) -> str:
     """The text with these lines between the two marks of that name. Errors: ValueError where it has no such marks."""
     begin, end = MARK.format(name), MARK.format(f"end of {name}")
     found, times = re.subn(
-        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: "\n".join([begin, *lines, end]), text, count=1, flags=re.DOTALL
+        f"{re.escape(begin)}.*?{re.escape(end)}",
+        lambda _: "\n".join([begin, *lines, end]),
+        text,
+        count=1,
+        flags=re.DOTALL,
     )
     if not times:
         raise ValueError(f"no '{begin}' ... '{end}'")
@@ -49,10 +55,9 @@ def routing(result: Mapping[str, Any]) -> dict[str, list[str]]:
     for key, draws in result.items():
         kind, _, count = key.partition("-")
         for number, one in enumerate(draws if kind in KINDS else ()):
-            lines.append(
-                f"| {count} {KINDS[kind]}, draw {number} | {one['correct']:.1%} | {one['correct_of_routed']:.1%} "
-                f"| {one['abstain_far']:.1%} | {one['abstain_near']:.1%} | {one['processor_p50_ms']:.1f} · {one['processor_p90_ms']:.1f} | {one['p50_ms']:.1f} |"
-            )
+            shares = [f"{one[name]:.1%}" for name in ("correct", "correct_of_routed", "abstain_far", "abstain_near")]
+            spent = f"{one['processor_p50_ms']:.1f} · {one['processor_p90_ms']:.1f} | {one['p50_ms']:.1f}"
+            lines.append(f"| {count} {KINDS[kind]}, draw {number} | {' | '.join(shares)} | {spent} |")
     return {"routing": [*lines, *_when(result)]}
 
 
@@ -95,7 +100,10 @@ def _rates(found: Mapping[str, float]) -> str:
 
 def _when(result: Mapping[str, Any]) -> list[str]:
     machine = result["machine"]
-    return ["", f"{result['date'][:10]}, {machine['processor']}, {machine['cores']} cores, load {machine['load']:.1f} at the time."]
+    return [
+        "",
+        f"{result['date'][:10]}, {machine['processor']}, {machine['cores']} cores, load {machine['load']:.1f} at the time.",
+    ]
 
 
 if __name__ == "__main__":
