@@ -10,7 +10,7 @@ from genwright.base.schema import declared
 from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
 from genwright.project.keys import all_keys
 
-SCHEMA = ("project/spec.py", "project/tables.py")
+SCHEMA = ("project/spec.py", "project/keys.py", "project/checks.py", "project/explain.py", "project/tables.py")
 """Files that declare and check keys; reading a key there does not count."""
 
 
