@@ -8,9 +8,10 @@ import pytest
 
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import place
+from genwright.plan.priced.as_run import scores_of
 from genwright.plan.priced.roofline import basis, seconds
 from genwright.plan.priced.speeds import STEADY, speeds_of
-from genwright.plan.priced.step_time import HOOK_SECONDS, STEP_SECONDS, op_seconds, scores_of, step_time
+from genwright.plan.priced.step_time import HOOK_SECONDS, STEP_SECONDS, op_seconds, step_time
 from genwright.plan.traced.record import Collective, Op, Trace
 from genwright.plan.traced.setup import Setup
 

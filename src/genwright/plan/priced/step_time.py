@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import Placed
 from genwright.catalogue.devices import Device
+from genwright.plan.priced.as_run import BETWEEN, as_run
 from genwright.plan.priced.collectives import CROWDING, Fabric, bubble, exposed, fabric_of, message_seconds
 from genwright.plan.priced.speeds import Speeds, speeds_of
 from genwright.plan.published.frameworks_serving import host_factor
@@ -34,16 +35,6 @@ FUSED_LAUNCHES = 0.3
 FUSED_NORMS = 0.75
 """The same where a framework brings its own kernels for norms and rotations."""
 FUSING = ("internevo", "megatron", "megatron-deepspeed", "qwen-finetune", "unsloth", "torchtitan")
-FUSED_SOFTMAX = ("megatron", "megatron-deepspeed")
-"""Frameworks whose scores are scaled, masked and made to probabilities by one kernel in 16 bits (Megatron-LM:
-megatron/fused_kernels/scaled_upper_triang_masked_softmax.h), where the traced model takes six operations and float32."""
-SCORE_BYTES = {
-    "_softmax": 4.0,
-    "_softmax_backward_data": 6.0,
-    "bernoulli_": 1.0,
-    "mul": 4.0,
-}
-"""Moved for each score by what is left of them: the softmax there and back, and dropout's mask with its product."""
 NOT_CAUSAL = (
     "mlm",
     "masked",
@@ -129,82 +120,22 @@ def slowest_of(count: int) -> float:
     return 1.0 + SPREAD * max(0.0, math.sqrt(2 * math.log(count)) - 0.5) if count > 1 else 1.0
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Attention's scores of one block, where they are written out."""
-
-    traced: float = 0.0
-    """Elements that the trace's bytes are of."""
-    held: float = 0.0
-    """Elements that this device has."""
-
-    def share(self, op: Op) -> float:
-        """Of an operation's traced bytes, what one fused kernel moves; 1 where it is not about scores."""
-        each = op.bytes / self.traced if self.traced else 0.0
-        name = op.op.removeprefix("aten.")
-        whole = name in ("_softmax", "_softmax_backward_data") or min(abs(each - much) for much in (2, 4, 6)) < 0.02
-        if not self.traced or op.phase == "loss" or not whole:
-            return 1.0
-        left = SCORE_BYTES.get(name, 0.0) if name != "mul" or abs(each - 6) < 0.02 else 0.0
-        return left * self.held / op.bytes
-
-
-def scores_of(trace: Trace, setup: Setup) -> Scores:
-    """Read from the products of scores, whose FLOPs are this device's while their shape may be the whole model's."""
-    if setup.framework not in FUSED_SOFTMAX or setup.attention != "eager":
-        return Scores()
-    product = next((op for op in trace.ops if op.op == "aten.bmm" and setup.seq_len in op.shape[:3]), None)
-    softmax = next((op for op in trace.ops if op.op == "aten._softmax"), None)
-    if product is None or softmax is None:
-        return Scores()
-    m, n, k, batch = product.shape
-    share = product.flops / (2.0 * m * n * k * batch)
-    return Scores(softmax.bytes / (8 if softmax.dtype == "fp32" else 4), share * setup.seq_len**2 * batch)
-
-
-TRACED_LAYERS = 3
-"""A trace plays at least so many layers of a device."""
-
-
-def of_a_stage(trace: Trace, setup: Setup) -> float:
-    """Share of a trace's layers that a pipeline's stage has, where it has fewer than were traced.
-
-    >>> from genwright.plan.traced.setup import Setup
-    >>> round(of_a_stage(Trace((), (), (), 0, 0, 0, 128, 1, 1, 1, 0.0, 0.0, 0.0), Setup(model="", pipeline_degree=64)), 3)
-    0.667
-    """
-    if setup.pipeline_degree == 1:
-        return 1.0
-    return min(1.0, math.ceil(trace.layers / setup.pipeline_degree) / TRACED_LAYERS)
-
-
 def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, parts: dict[str, float]) -> float:
     """Seconds of a phase: the device's work, or the host's sending of it."""
-    device = host = 0.0
-    fused = setup.compile
-    scores = scores_of(trace, setup)
-    shallow = of_a_stage(trace, setup)
-    core = phase == "recompute" and setup.recompute == "selective" and setup.framework in CORE_ALONE
-    each = pace.launch or LAUNCH_SECONDS * LAUNCHES.get(setup.framework, 1.0) * host_factor(placed.device.kind)
+    age = host_factor(placed.device.kind)
+    each = pace.launch or LAUNCH_SECONDS * LAUNCHES.get(setup.framework, 1.0) * age
     each *= BACKWARD_LAUNCH if phase in ("backward", "optimizer") else 1.0
-    for op in trace.ops:
-        if op.phase != phase or (core and op.kind != "attention"):
-            continue
-        if op.count >= TRACED_LAYERS * setup.accumulate:
-            op = op._replace(count=op.count * shallow)
-        share = scores.share(op) if op.kind in BETWEEN else 1.0
-        spent = op.count * op_seconds(op._replace(bytes=op.bytes * share), pace, setup) if share else 0.0
-        parts[op.kind] += spent
-        device += spent
-        host += (op.count if share else 0.0) * each * (FUSED_LAUNCHES if fused and op.kind in BETWEEN else 1.0)
-    if phase != "optimizer" and phase != "loss":
-        unpacking = _unpacking(phase, trace, pace, setup)
-        parts["dequantize"] += unpacking
-        device += unpacking
-    host += _hooks(phase, trace, setup) * host_factor(placed.device.kind)
+    host = _hooks(phase, trace, setup) * age
+    spent: dict[str, float] = defaultdict(float)
+    for op in as_run(phase, trace, setup):
+        spent[op.kind] += op.count * op_seconds(op, pace, setup)
+        host += op.count * each * (FUSED_LAUNCHES if setup.compile and op.kind in BETWEEN else 1.0)
+    spent["dequantize"] += _unpacking(phase, trace, pace, setup)
     if phase == "backward":
-        parts["accumulation"] = _accumulation(trace, pace, setup)
-        device += parts["accumulation"]
+        spent["accumulation"] = _accumulation(trace, pace, setup)
+    for kind, seconds in spent.items():
+        parts[kind] += seconds
+    device = sum(spent.values())
     parts["waiting for the host"] += host if pace.waits else max(0.0, host - device)
     return device + host if pace.waits else max(device, host)
 
@@ -230,10 +161,6 @@ MAIN_GRADIENTS = {"megatron": 6.0, "megatron-deepspeed": 10.0}
 """Framework -> bytes moved for each weight whose gradient is added to a buffer in float32: by the product itself, which writes
 4 bytes and reads 4 where it would write 2 (Megatron-LM: gradient_accumulation_fusion), or after it (DeepSpeed:
 runtime/bf16_optimizer.py, update_hp_grads)."""
-CORE_ALONE = ("megatron", "megatron-deepspeed")
-"""Frameworks whose selective recomputing repeats attention's core alone (Korthikanti et al. 2022, arXiv 2205.05198)."""
-BETWEEN = ("elementwise", "reduction", "copy")
-"""Kinds of operations that a compiler fuses."""
 
 
 def _unpacking(phase: str, trace: Trace, pace: Speeds, setup: Setup) -> float:

@@ -8,17 +8,8 @@ import pytest
 
 from genwright.plan.published.row_serving import serving_row
 from genwright.plan.published.rows import predict
-from genwright.plan.serving import (
-    PAST_CACHE,
-    Server,
-    ServingSetup,
-    decode_seconds,
-    op_seconds,
-    operations,
-    prefill_seconds,
-    server,
-    together,
-)
+from genwright.plan.serving import Server, ServingSetup, decode_seconds, operations, prefill_seconds, server
+from genwright.plan.serving_ops import PAST_CACHE, op_seconds, together
 
 LLAMA_8B = dict(
     model_type="llama", num_hidden_layers=32, hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, intermediate_size=14336,

@@ -1,0 +1,85 @@
+"""A trace as a framework runs it: what one of its kernels does at once, a stage's own layers, what is repeated. No torch here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from genwright.plan.traced.record import Op, Trace
+from genwright.plan.traced.setup import Setup
+
+BETWEEN = ("elementwise", "reduction", "copy")
+"""Kinds of operations that a compiler fuses."""
+FUSED_SOFTMAX = ("megatron", "megatron-deepspeed")
+"""Frameworks whose scores are scaled, masked and made to probabilities by one kernel in 16 bits (Megatron-LM:
+megatron/fused_kernels/scaled_upper_triang_masked_softmax.h), where the traced model takes six operations and float32."""
+SCORE_BYTES = {
+    "_softmax": 4.0,
+    "_softmax_backward_data": 6.0,
+    "bernoulli_": 1.0,
+    "mul": 4.0,
+}
+"""Moved for each score by what is left of them: the softmax there and back, and dropout's mask with its product."""
+CORE_ALONE = ("megatron", "megatron-deepspeed")
+"""Frameworks whose selective recomputing repeats attention's core alone (Korthikanti et al. 2022, arXiv 2205.05198)."""
+TRACED_LAYERS = 3
+"""A trace plays at least so many layers of a device."""
+
+
+def as_run(phase: str, trace: Trace, setup: Setup) -> Iterator[Op]:
+    """The operations of a phase, each with the bytes and the count that are left of it."""
+    scores, shallow = scores_of(trace, setup), of_a_stage(trace, setup)
+    core = phase == "recompute" and setup.recompute == "selective" and setup.framework in CORE_ALONE
+    for op in trace.ops:
+        if op.phase != phase or (core and op.kind != "attention"):
+            continue
+        share = scores.share(op) if op.kind in BETWEEN else 1.0
+        layered = op.count >= TRACED_LAYERS * setup.accumulate
+        if share:
+            yield op._replace(bytes=op.bytes * share, count=op.count * (shallow if layered else 1.0))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Attention's scores of one block, where they are written out."""
+
+    traced: float = 0.0
+    """Elements that the trace's bytes are of."""
+    held: float = 0.0
+    """Elements that this device has."""
+
+    def share(self, op: Op) -> float:
+        """Of an operation's traced bytes, what one fused kernel moves; 1 where it is not about scores."""
+        each = op.bytes / self.traced if self.traced else 0.0
+        name = op.op.removeprefix("aten.")
+        whole = name in ("_softmax", "_softmax_backward_data") or min(abs(each - much) for much in (2, 4, 6)) < 0.02
+        if not self.traced or op.phase == "loss" or not whole:
+            return 1.0
+        left = SCORE_BYTES.get(name, 0.0) if name != "mul" or abs(each - 6) < 0.02 else 0.0
+        return left * self.held / op.bytes
+
+
+def scores_of(trace: Trace, setup: Setup) -> Scores:
+    """Read from the products of scores, whose FLOPs are this device's while their shape may be the whole model's."""
+    if setup.framework not in FUSED_SOFTMAX or setup.attention != "eager":
+        return Scores()
+    product = next((op for op in trace.ops if op.op == "aten.bmm" and setup.seq_len in op.shape[:3]), None)
+    softmax = next((op for op in trace.ops if op.op == "aten._softmax"), None)
+    if product is None or softmax is None:
+        return Scores()
+    m, n, k, batch = product.shape
+    share = product.flops / (2.0 * m * n * k * batch)
+    return Scores(softmax.bytes / (8 if softmax.dtype == "fp32" else 4), share * setup.seq_len**2 * batch)
+
+
+def of_a_stage(trace: Trace, setup: Setup) -> float:
+    """Share of a trace's layers that a pipeline's stage has, where it has fewer than were traced.
+
+    >>> from genwright.plan.traced.setup import Setup
+    >>> round(of_a_stage(Trace((), (), (), 0, 0, 0, 128, 1, 1, 1, 0.0, 0.0, 0.0), Setup(model="", pipeline_degree=64)), 3)
+    0.667
+    """
+    if setup.pipeline_degree == 1:
+        return 1.0
+    return min(1.0, math.ceil(trace.layers / setup.pipeline_degree) / TRACED_LAYERS)
