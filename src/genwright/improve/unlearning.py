@@ -334,12 +334,12 @@ def constants(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:
 
 def of_project(spec: Any, model: Path, base: Path) -> Request:
     """The request of a project's [unlearn] table, for the model that it made. Errors: BadRequest."""
-    own = spec.unlearn
+    unlearn = spec.unlearn
     files = lambda names: tuple(base / name for name in names)
     return Request(
-        model, base / own.forget, base / own.retain, files(own.also), files(own.suites), base / own.texts if own.texts else None,
-        folder_of(own.never_saw, base) if own.never_saw else None, own.method, constants(own.settings), own.adapter, own.steps,
-        own.batch_size, own.learning_rate, own.precision, own.keep, own.relearn_steps, spec.project.seed,
+        model, base / unlearn.forget, base / unlearn.retain, files(unlearn.also), files(unlearn.suites), base / unlearn.texts if unlearn.texts else None,
+        folder_of(unlearn.never_saw, base) if unlearn.never_saw else None, unlearn.method, constants(unlearn.settings), unlearn.adapter, unlearn.steps,
+        unlearn.batch_size, unlearn.learning_rate, unlearn.precision, unlearn.keep, unlearn.relearn_steps, spec.project.seed,
     )  # fmt: skip
 
 
