@@ -337,10 +337,24 @@ def of_project(spec: Any, model: Path, base: Path) -> Request:
     unlearn = spec.unlearn
     files = lambda names: tuple(base / name for name in names)
     return Request(
-        model, base / unlearn.forget, base / unlearn.retain, files(unlearn.also), files(unlearn.suites), base / unlearn.texts if unlearn.texts else None,
-        folder_of(unlearn.never_saw, base) if unlearn.never_saw else None, unlearn.method, constants(unlearn.settings), unlearn.adapter, unlearn.steps,
-        unlearn.batch_size, unlearn.learning_rate, unlearn.precision, unlearn.keep, unlearn.relearn_steps, spec.project.seed,
-    )  # fmt: skip
+        model,
+        base / unlearn.forget,
+        base / unlearn.retain,
+        files(unlearn.also),
+        files(unlearn.suites),
+        base / unlearn.texts if unlearn.texts else None,
+        folder_of(unlearn.never_saw, base) if unlearn.never_saw else None,
+        unlearn.method,
+        constants(unlearn.settings),
+        unlearn.adapter,
+        unlearn.steps,
+        unlearn.batch_size,
+        unlearn.learning_rate,
+        unlearn.precision,
+        unlearn.keep,
+        unlearn.relearn_steps,
+        spec.project.seed,
+    )
 
 
 def succeeded(found: Mapping[str, Any]) -> bool:
