@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -181,3 +184,23 @@ def test_each_limit_counts_its_own_and_old_amounts_leave_one_by_one() -> None:
     assert "100 tokens in a day" in limits.refuse(key)[0]
     now[0] += 40_000
     assert limits.refuse(key) is None
+
+
+def test_a_disk_that_takes_nothing_for_a_while_loses_no_record(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr("genwright.serve.meter.RETRY_SECONDS", 0.01)
+    meter = Meter(tmp_path)
+    meter.add(Record("one", began=1.0))
+    meter.flush()
+    with closing(sqlite3.connect(tmp_path / "usage.sqlite")) as other:
+        other.execute("ALTER TABLE requests RENAME TO away")
+        for number in range(3):
+            meter.add(Record(f"late {number}", began=2.0 + number))
+        until = time.monotonic() + 20
+        while not meter.failed and time.monotonic() < until:
+            time.sleep(0.01)
+        assert "requests" in meter.failed
+        other.execute("ALTER TABLE away RENAME TO requests")
+    meter.flush()
+    meter.close()
+    assert [row["id"] for row in read_records(tmp_path)] == ["one", "late 0", "late 1", "late 2"] and not meter.failed
+    assert capfd.readouterr().err.count("the meter waits") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from genwright.base.errors import ModelError
-from genwright.serve.contracts import EngineDown, Expert
-from genwright.serve.engines.vllm import Vllm, VllmSettings, found_vllm, lint, program_of
+from genwright.project.spec import spec_from_text
+from genwright.serve.contracts import EngineDown, EngineRefused, Expert
+from genwright.serve.engines.vllm import Vllm, VllmSettings, found_vllm, lint, program_of, rank_of
+from genwright.serve.house import engines_of
+from genwright.serve.made import Made
 
 FAKE = """
 import json, os, sys
@@ -95,6 +99,41 @@ def test_no_name_and_no_folder_is_used_twice_and_a_killed_engine_gets_its_expert
             await engine.stop()
 
     asyncio.run(run())
+
+
+def test_experts_that_are_known_before_the_start_come_with_it(tmp_path) -> None:
+    """As `genwright serve` has them: the library is read before anything runs. One that the real one refuses keeps none from starting."""
+    one, two = adapter(tmp_path / "one"), adapter(tmp_path / "two")
+
+    async def run() -> None:
+        engine = engine_of(tmp_path)
+        for name, path in (("e", one), ("f", two)):
+            await engine.load_adapter(name, path, "1")
+        shutil.rmtree(tmp_path / "work" / "versions" / "f@1")  # the stand-in refuses what is no folder
+        await engine.start()
+        try:
+            assert (await state(engine))["used"] == ["e@1"]
+            assert (await said(engine, Expert("e", one, "1")))["choices"][0]["text"] == "e@1"
+            with pytest.raises(EngineRefused, match="does not take the expert f: a name or path of old"):
+                await said(engine, Expert("f", two, "1"))
+        finally:
+            await engine.stop()
+
+    asyncio.run(run())
+
+
+def test_the_house_gives_vllm_rank_and_room_for_its_library(tmp_path) -> None:
+    paths = [adapter(tmp_path / f"e{number}", r=8 * (number + 1)) for number in range(6)]
+    experts = [Expert(path.name, path, "1") for path in [*paths, adapter(tmp_path / "dora", use_dora=True)]]
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 96}')
+    made = Made("m", tmp_path, paths[0], True, tmp_path, {}, "d")
+    spec = spec_from_text(
+        '[project]\nname = "t"\n[scope]\ntask = "chat"\n[data]\ntrain = "r.jsonl"\n', Path("genwright.toml")
+    )
+    (engine,) = engines_of(spec, tmp_path, tmp_path / "work", "vllm", made, experts)
+    settings = engine.settings
+    assert settings.adapters == tuple(paths) and rank_of(settings.adapters) == 64
+    assert (settings.num_experts, settings.context) == (7, 96)
 
 
 def test_what_is_run_and_where_it_listens(tmp_path) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import queue
 import sqlite3
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -24,6 +25,9 @@ MOST_ROWS = 1_000_000
 """Of one file; a full one becomes `usage-1.sqlite`, and the one before it is dropped."""
 
 FLUSH_SECONDS = 0.2
+
+RETRY_SECONDS = 1.0
+"""Between two tries of a disk that does not take a row."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Meter:
     def __init__(self, folder: Path, most_rows: int = MOST_ROWS) -> None:
         self.path, self.most_rows = Path(folder) / "usage.sqlite", most_rows
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.failed = ""
+        """Why records wait in memory now."""
         self.totals: dict[tuple[str, str, str], dict[str, float]] = {}
         self._queue: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | threading.Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="meter", daemon=True)
@@ -133,9 +139,8 @@ class Meter:
             batch = self._batch()
             waiting = [item for item in batch if isinstance(item, threading.Event)]
             rows_now = [item for item in batch if isinstance(item, tuple)]
-            for statement, values in rows_now:
-                database.execute(statement, values)
-            database.commit()
+            while not self._kept(database, rows_now):
+                time.sleep(RETRY_SECONDS)
             rows += len(rows_now)
             if rows >= self.most_rows:
                 database.close()
@@ -145,6 +150,20 @@ class Meter:
                 event.set()
             going = None not in batch
         database.close()
+
+    def _kept(self, database: sqlite3.Connection, rows: Sequence[tuple[str, tuple[Any, ...]]]) -> bool:
+        """Whether they are on the disk. A disk that is full or locked is said, once, and waited for: no record is dropped for it."""
+        try:
+            with database:
+                for statement, values in rows:
+                    database.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            if not self.failed:
+                print(f"the meter waits for {self.path}: {error}", file=sys.stderr)
+            self.failed = str(error)
+            return False
+        self.failed = ""
+        return True
 
     def _batch(self) -> list[Any]:
         """What has gathered: at least one item, and what came within FLUSH_SECONDS of it."""
