@@ -61,6 +61,9 @@ STATE_BYTES = 14.0
 SPREAD = 0.015
 """Standard deviation of equal devices' times: 8 % lie between the fastest and the slowest of some hundreds of one model (Sinha et
 al. 2022, arXiv 2208.11035), which is six of it."""
+ALIGNED = 8
+"""Numbers of 16 bits that a matrix unit's operands are read by: batched products of heads that are not a multiple as wide run on
+the other units (bigscience, chronicles of 104B and 176B: 128 heads of 108 take 150 s a step where 64 of 216 take 104)."""
 STEP_SECONDS = 3e-3
 """Between steps: the next rows, the schedule, the log."""
 
@@ -201,6 +204,8 @@ def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
         n = max(
             1, round(op.flops / (2.0 * m * k * max(1, batch)))
         )  # a tensor-parallel rank's share has its FLOPs, not always its shape
+        if batch > 1 and any(size % ALIGNED for size in op.shape[:3]) and op.dtype in ("bf16", "fp16"):
+            return max(op.flops / pace.vector, pace.stream(op.bytes)) + pace.kernel
         return pace.matmul(
             m, n, k, batch=max(1, batch), precision=_units(op.dtype, pace), traffic=op.bytes, share=pace.steady
         )
