@@ -9,7 +9,7 @@ QUESTION ?= Create a storage account named photos in resource group holiday
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-web proof lint format clean
+.PHONY: help demo smallest test test-web proof lint format clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## the quick start, from plan to answer
 	@bash examples/cloud-commands/demo.sh $(BIN) "$(QUESTION)"
+
+smallest: $(STAMP)  ## a first look, no model to download: about a minute
+	@bash examples/smallest/demo.sh $(BIN)
 
 lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/ruff check

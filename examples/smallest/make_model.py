@@ -1,4 +1,4 @@
-"""Make a language model of 1.3 million parameters on the spot: a Llama with a tokenizer of its own. Downloads nothing.
+"""Make a language model of 1.2 million parameters on the spot: a Llama with a tokenizer of its own. Downloads nothing.
 
     python make_model.py                     # model/: config.json, model.safetensors, tokenizer files
 

@@ -61,6 +61,12 @@ def test_equal_rewards_are_exactly_no_advantage(reward: float, size: int, scale:
     assert (group_advantages(torch.full((2, size), reward), scale) == 0).all()
 
 
+@pytest.mark.parametrize(("reward", "size"), [(0.9, 3), (0.3, 6), (0.1, 7)])
+def test_equal_rewards_beside_a_nan_are_exactly_no_advantage(reward: float, size: int) -> None:
+    """Measured from the least of those that are known: from the 0 of a NaN, their mean would round."""
+    assert (group_advantages(torch.tensor([[reward] * size + [math.nan]])) == 0).all()
+
+
 def test_a_nan_reward_stays_in_its_group_and_counts_for_nothing() -> None:
     rewards = torch.tensor([[1.0, math.nan, 3.0], [1.0, 2.0, 4.0], [math.nan] * 3])
     found = group_advantages(rewards)
