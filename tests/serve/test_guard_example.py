@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,7 @@ def example():
     """(data, train, make_data) of the example, which import each other by name."""
     sys.path.insert(0, str(EXAMPLE))
     try:
-        import make_data
-        import train
-
-        import data
-
-        yield data, train, make_data
+        yield tuple(import_module(name) for name in ("data", "train", "make_data"))
     finally:
         sys.path.remove(str(EXAMPLE))
         for name in ("data", "train", "make_data"):
