@@ -22,7 +22,8 @@ SAYS_NOTHING = re.compile(
     r"|workstation|server|edition|colab|kaggle|single|consumer)\b"
 )
 COUNT = re.compile(r"^(\d+)\s*[x×*]\s*(?=[a-z\d])|(?<![a-z])[x×*]\s*(\d+)$")
-MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*-?\s*g(?:i?b)?(?![\w/])")
+MEMORY = re.compile(r"(\d+(?:\.\d+)?(?=\s*-?\s*gi?b(?![\w/]))|(?<![a-z\d.])\d+(?=g(?![\w/])))\s*-?\s*g(?:i?b)?")
+"""Its unit may be "G" where no letter stands before the number: an A10G is a part, "-80G" a size."""
 BARE_MEMORY = re.compile(r"(?<=[a-z]\d00)[- ](40|80)$")
 """Of two sizes of one card, without its unit: "A100-40"."""
 NETWORK = re.compile(r"(?:(\d+)\s*x\s*)?(\d+)\s*g(?:bps|b/s|bit/s|bit|b(?=\s*(?:roce|ib|infiniband|ethernet|efa)))")

@@ -23,10 +23,11 @@ from genwright.plan.priced.allocator import Allocator, NoRoom, live_peak
 from genwright.plan.priced.phases import chance, chance_of_lengths, phases_of, shorter_rows
 from genwright.plan.published.frameworks import filled, lacks_bf16, on_device
 from genwright.plan.published.profile import Profile
-from genwright.plan.traced.compose import REFERENCED, compose
+from genwright.plan.traced.compose import compose
 from genwright.plan.traced.pieces import Pieces
 from genwright.plan.traced.record import Allocation, Trace
 from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.standing import REFERENCED
 
 MADE_BY = 19
 """Of what a trace holds: raised when its making changes, so that older files are not read."""

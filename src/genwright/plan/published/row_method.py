@@ -77,7 +77,7 @@ ADAPTERS = (
     (r"prefix|p-?tuning.?v2", "prefix-tuning"),
     (r"p-?tuning", "p-tuning"),
     (r"prompt", "prompt-tuning"),
-    (r"ia\^?\(?3|\bbitfit|\breft|linear prob", "ia3"),
+    (r"\bia3|\(ia\)|\bbitfit|\breft|linear prob", "ia3"),
     (r"\bfreeze|\blisa\b|last layers|peft|adapter", "lora"),
 )
 """Words of an adaptation -> ours; the first that is found, else everything is trained."""

@@ -1,0 +1,126 @@
+"""Tables as papers write them: spellings, methods, lengths, batches that are not stated; what is left out is a documented default."""
+
+from __future__ import annotations
+
+import pytest
+
+from genwright.base.errors import RecipeError, UnknownName
+from genwright.catalogue.device_names import place
+from genwright.plan.published.frameworks import FRAMEWORKS, filled, lacks_bf16, on_device
+from genwright.plan.published.row_training import FRAMEWORKS as WORDS
+from genwright.plan.published.row_training import training_row
+from genwright.plan.published.words import devices, length, rows_of_a_step
+from genwright.plan.traced.setup import Setup
+from genwright.plan.training import estimate_training
+
+ROW = {"id": "a", "framework": "transformers", "model": "Llama-2-7b-hf", "adaptation": "full", "adapt_norm": "full", "device": "A100-80G"}  # fmt: skip
+
+
+def setup(**more: str) -> Setup:
+    return training_row({**ROW, **more}).setup
+
+
+def test_every_word_for_a_framework_names_a_row() -> None:
+    assert {name for _, name in WORDS} <= set(FRAMEWORKS)
+
+
+@pytest.mark.parametrize(
+    ("said", "framework"),
+    [
+        ("Megatron-LM", "megatron"),
+        ("DeepSpeed ZeRO-3", "deepspeed"),
+        ("PyTorch FSDP", "accelerate"),
+        ("llm-foundry v0.3", "llm-foundry"),
+        ("Colossal-AI", "colossalai"),
+        ("xtuner 0.1.9", "xtuner"),
+        ("ms-swift", "llamafactory"),
+        ("nanotron", "nanotron"),
+        ("torchtitan", "torchtitan"),
+        ("GPT-NeoX", "gpt-neox"),
+        ("MaxText", "maxtext"),
+        ("somebody's trainer", "transformers"),
+    ],
+)
+def test_frameworks_as_papers_write_them(said: str, framework: str) -> None:
+    assert setup(framework=said).framework == framework
+
+
+@pytest.mark.parametrize(
+    ("said", "adapter", "base"),
+    [
+        ("QLoRA", "lora", "nf4-double"),
+        ("qlora (GPTQ int4 base)", "lora", "int4"),
+        ("LoRA 8-bit", "lora", "int8"),
+        ("PEFT prefix tuning", "prefix-tuning", ""),
+        ("(IA)^3", "ia3", ""),
+        ("full", "full", ""),
+    ],
+)
+def test_adaptations(said: str, adapter: str, base: str) -> None:
+    found = setup(adaptation=said, adapt_norm="")
+    assert (found.adapter, found.base) == (adapter, base)
+
+
+def test_a_method_that_nobody_here_plans_is_planned_as_its_nearest_and_said() -> None:
+    asked = training_row({**ROW, "adaptation": "LISA", "adapt_norm": ""})
+    assert asked.setup.adapter == "lora" and any("lisa is planned" in note for note in asked.notes)
+    lomo = setup(framework="LOMO", optimizer="LOMO", precision="fp16")
+    assert (lomo.optimizer, lomo.precision, lomo.optimizer_in_backward) == ("sgd", "fp16-true", True)
+
+
+def test_precision_stands_in_the_strategy_where_its_column_is_blank() -> None:
+    assert setup(parallel="DDP fp16", n_devices="2").precision == "fp16"
+    assert setup(parallel="DDP fp16", n_devices="2", precision="bf16").precision == "bf16"
+
+
+def test_a_device_without_bf16_takes_fp16_where_nothing_is_asked_and_refuses_bf16_that_is() -> None:
+    device = place("Tesla T4").device
+    assert lacks_bf16(device) and not lacks_bf16(place("a100").device)
+    found, notes = on_device(Setup(model="gpt2"), device)
+    assert found.precision == "fp16" and "no bfloat16" in notes[0]
+    with pytest.raises(RecipeError, match="bfloat16"):
+        estimate_training(Setup(model="gpt2", precision="bf16"), device)
+    assert setup(device="V100-32G", precision="bf16").precision == "fp16"
+
+
+def test_a_device_of_which_only_the_memory_is_known() -> None:
+    asked = training_row({**ROW, "device": "a 48GB GPU"})
+    assert asked.placed.device.memory_gb == 48 and any("times say little" in note for note in asked.notes)
+    with pytest.raises(UnknownName, match="device"):
+        training_row({**ROW, "device": "Jetson"})
+
+
+def test_numbers_as_tables_write_them() -> None:
+    assert (length("8K"), length("2,048"), length("")) == (8192, 2048, 0)
+    assert (devices("2x8"), devices("64"), devices("", 4)) == (16, 64, 4)
+    assert (rows_of_a_step("1,024", 2048), rows_of_a_step("4M tokens", 4096)) == (1024, 1024)
+
+
+def test_degrees_and_strategy_are_read_from_one_column() -> None:
+    found = setup(framework="Megatron-LM", parallel="TP8 PP=4, ZeRO-1", n_devices="64", precision="bf16")
+    assert (found.tensor_degree, found.pipeline_degree, found.data_degree, found.strategy) == (8, 4, 2, "zero1")
+
+
+def test_a_microbatch_that_is_not_stated_is_of_a_usual_size() -> None:
+    """1024 rows over 8 devices are 128 a device: accumulated, not taken at once; 8 rows over 8 devices are."""
+    found = setup(framework="llm-foundry", global_batch="1024", seq_len="2048", n_devices="8")
+    assert found.micro_batch * found.accumulate == 128 and found.micro_batch * found.seq_len <= 16384
+    assert setup(framework="llm-foundry", global_batch="8", seq_len="2048", n_devices="8").accumulate == 1
+
+
+def test_a_quantised_base_is_recomputed_as_peft_does() -> None:
+    assert setup(adaptation="QLoRA", adapt_norm="qlora").recompute == "full"
+    assert setup(adaptation="QLoRA", adapt_norm="qlora", activation_ckpt="no").recompute == "none"
+
+
+def test_short_tasks_have_short_rows() -> None:
+    assert setup(objective="seq classification").seq_len == 128
+    assert setup(notes="command shows --block_size 12 (likely truncated 128/1024)").seq_len == 128
+
+
+def test_megatron_deepspeed_gathers_float32_gradients_only_with_the_bf16_optimizer() -> None:
+    known = {name: filled(Setup(model="gpt2", framework="megatron-deepspeed", precision=name))[1] for name in ("bf16", "fp16")}
+    assert known["bf16"].gradient_buffer == "fp32" and known["bf16"].whole_gradients
+    assert not known["fp16"].gradient_buffer and known["fp16"].gradient_copies == (4, 4)
+    split = filled(Setup(model="gpt2", framework="megatron-deepspeed", precision="fp16", strategy="zero1", count=2))[1]
+    assert split.gradient_copies == (2, 4)
