@@ -25,6 +25,8 @@ from genwright.improve.planning import plan_rung
 from genwright.improve.workshop import Workshop
 from genwright.models.load import load_config, load_tokenizer
 from genwright.models.sources import cache_folder, cached, locate
+from genwright.plan import architectures
+from genwright.plan.asked import check_asked, check_context
 from genwright.plan.here.rungs import Asking, Machine, plan_training
 from genwright.precision.policy import resolve
 from genwright.project.apply import Context, decide_project
@@ -93,6 +95,10 @@ def estimate_model(
 ) -> dict[str, Any]:  # fmt: skip
     """Size a method on this machine without a project: `batch_size` rows of `seq_len` tokens a step, one row a microbatch."""
     config = config_of(name, base)
+    check_asked(
+        {"adapter": adapter, "objective": objective, "rank": rank}, config.to_dict(), steps=steps, rows=batch_size
+    )
+    check_context(seq_len, config.to_dict())
     parts = {"rank": rank} if adapter == "lora" else {}
     recipe = Recipe(
         OBJECTIVES[objective](), ADAPTERS[adapter](**parts), resolve(precision).name, steps, batch_size, 1e-4, pack_tokens=seq_len
@@ -112,6 +118,9 @@ def config_of(name: str, base: Path) -> Any:
 
     if name in models():
         values = config_dict(models()[name])
+        return AutoConfig.for_model(values.pop("model_type"), **values)
+    if ":" not in name and not (base / name).exists():
+        values = architectures.config_of(name)
         return AutoConfig.for_model(values.pop("model_type"), **values)
     folder = cached(locate(name, base=base), cache_folder())
     if folder is None:

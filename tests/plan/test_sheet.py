@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from genwright.base.errors import DataError, RecipeError
+from genwright.plan.asked import check_asked, check_context
 from genwright.catalogue.devices import devices
 from genwright.plan import search as searching
 from genwright.plan import sheet as page
@@ -129,3 +130,10 @@ def test_recipes_take_the_budget_s_words_and_search_what_they_set(asked: list[tu
     found = page.recipes("llama-2-7b", ["h100"], wanted, rows=4, steps=1800, most=2, budget="1.5h")
     assert {one["strategy"] for one in found["fitting"]} == {"single", "ddp", "zero2", "zero3"}
     assert all(one["within_budget"] and one["hours"] == 1.0 for one in found["fitting"])
+
+
+def test_numbers_and_rows_are_checked_for_those_who_call_it() -> None:
+    with pytest.raises(RecipeError, match=r"--rank is a whole number[\s\S]*set --rank 0"):
+        check_asked({"rank": -1}, "llama-3.1-8b")
+    with pytest.raises(RecipeError, match="reads at most 131072 tokens"):
+        check_context(200_000, "llama-3.1-8b")

@@ -9,6 +9,7 @@ from typing import Any
 from genwright.base.errors import DataError, RecipeError
 from genwright.catalogue.architectures import architecture
 from genwright.catalogue.device_names import Placed, place
+from genwright.plan.asked import check_asked
 from genwright.plan.cadence import DISK_BYTES_PER_SECOND, cadence
 from genwright.plan.estimate import Estimate, Range
 from genwright.plan.priced.energy import footprint
@@ -19,6 +20,11 @@ from genwright.plan.training import estimate_training
 
 PETAFLOPS_DAY = 8.64e19
 """FLOP."""
+PARTS = (
+    "weights", "gradients", "optimizer", "activations", "logits and loss", "temporaries", "all-gather buffers",
+    "fragmentation", "workspaces", "communication", "context",
+)  # fmt: skip
+"""What a breakdown always names: a part that is not there at the peak is 0."""
 SEARCHED = ("count", "micro_batch", "accumulate", "strategy", "offload")
 """Fields of a Setup that a search sets itself."""
 
@@ -42,6 +48,7 @@ def sheet(
     """
     placed = place(device)
     config, note = _model(model)
+    check_asked(wanted, config, steps=steps, rows=rows)
     setup, said = _setup(config, wanted, placed, rows)
     calibration = _calibration(calibrations, placed)
     if wanted.get("strategy") == "auto":
@@ -58,6 +65,7 @@ def recipes(
 ) -> dict[str, Any]:  # fmt: skip
     """`search.search` for a model as people name it. Errors: as `sheet`."""
     config, note = _model(model)
+    check_asked(wanted, config, steps=steps, rows=rows)
     fixed = {name: value for name, value in wanted.items() if name not in SEARCHED}
     job = Job(model, config, rows, steps, fixed, region, cache)
     limits = budget_of(budget) if budget else {}
@@ -139,7 +147,8 @@ def _page(
     for name, spread in more["ranges"].items():
         values[name], low[name], high[name] = spread.value, spread.low, spread.high
     phases = {name: quantity.value for name, quantity in found.quantities.items() if name.endswith("_bytes")}
-    notes = (*said, *found.notes, *more["notes"])
+    left_out = tuple(f"left out of the trace: {one}" for one in found.facts.get("left_out", ()))
+    notes = (*said, *left_out, *found.notes, *more["notes"])
     return {
         "model": model,
         "device": device.name,
@@ -149,7 +158,7 @@ def _page(
         "values": values,
         "low": low,
         "high": high,
-        "breakdown": found.breakdown,
+        "breakdown": dict.fromkeys(PARTS, 0.0) | found.breakdown,
         "bytes": phases,
         "basis": "calibrated" if calibrated else "datasheet",
         "price": more["price"],

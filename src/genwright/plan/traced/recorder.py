@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from genwright.plan.here.tracker import UNCOUNTED
+from genwright.plan.traced.left_out import UNTRACED, stand_in
 from genwright.plan.traced.pieces import HELD, Change, PieceOp, Segment
 
 DTYPES = {
@@ -102,7 +103,11 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        try:
+            out = func(*args, **kwargs)
+        except UNTRACED:
+            out, said = stand_in(func, args, kwargs)
+            self.left_out += [said] if said not in self.left_out else []
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         name = func._overloadpacket.__name__
         fresh = False
