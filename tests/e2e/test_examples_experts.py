@@ -94,6 +94,8 @@ def assert_auto_answers_with_each(folder: Path, monkeypatch: pytest.MonkeyPatch)
                 "/v1/chat/completions", json={"model": f"expert-{field}", "messages": question, "max_tokens": 2}
             )
             assert named.json()["genwright"]["version"] == told["genwright"]["version"] is not None
+        asked = runpy.run_path(str(folder / "ask.py"))["measured"](str(client.base_url).rstrip("/"), folder, 2)
+        assert {field: (one["rows"], one["right"]) for field, one in asked.items()} == dict.fromkeys(FIELDS, (2, 1.0))
         strange = [{"role": "user", "content": "Explain opera to a child."}]
         assert (
             client.post("/v1/chat/completions", json={"messages": strange, "max_tokens": 2}).json()["model"] == "model"

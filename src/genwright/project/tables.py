@@ -348,7 +348,7 @@ class Serve:
     """Address of a second server, asked while the first is down; it answers for the base only."""
 
     library: str = ".genwright/library"
-    """Folder of experts, relative to this file: `genwright serve` follows what is added and removed. Their base is not merged."""
+    """Folder of experts, relative to this file: an adapter that is not merged is put there, and `genwright serve` follows it."""
 
     guard: str = ""
     """Folder of a trained guard (`examples/guard/train.py` makes one), relative to this file. Empty: nothing is guarded."""
