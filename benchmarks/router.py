@@ -1,6 +1,6 @@
 """Routing on held-out queries: experts of public subjects and tasks, and queries that belong to none. Writes results/router.json.
 
-    python benchmarks/router.py --data FOLDER [--out benchmarks/results]
+    python benchmarks/router.py --data FOLDER [--draws 3] [--out benchmarks/results]
 
 `far`: the none-queries are of other data sets. `near`: of subjects and tasks of the same collections that are no expert here
 (leave-experts-out), where a sibling subject is often a fair choice. Draws of experts by seed: weights and thresholds were chosen on
@@ -25,7 +25,8 @@ from machine import write_result
 from routing_sets import texts_by_set
 
 TESTED, TESTED_NEAR = 30, 8
-DRAWS = {10: range(30, 33), 40: range(30, 32)}
+FIRST = 30
+"""Seed of the first draw."""
 
 
 def main() -> None:
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--draws", type=int, default=3)
     arguments = parser.parse_args()
     embedder = packaged_embedder()
     sets = texts_by_set(arguments.data)
@@ -42,7 +44,8 @@ def main() -> None:
     results: dict[str, Any] = {"tested_each": TESTED, "most_tokens": embedder.most_tokens}
     for label, pool in (("experts", own), ("intents", intents)):
         profiles = {name: profile_of(sets[name][TESTED:], embedder, name=name) for name in pool}
-        for count, seeds in DRAWS.items():
+        for count in (10, 40):
+            seeds = range(FIRST, FIRST + arguments.draws)
             results[f"{label}-{count}"] = [_draw(embedder, sets, profiles, pool, far, count, seed) for seed in seeds]
             print(label, count, json.dumps(results[f"{label}-{count}"]), flush=True)
             write_result(arguments.out / "router.json", **results)
