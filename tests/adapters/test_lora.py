@@ -216,3 +216,14 @@ def test_all_linear_leaves_every_head_alone() -> None:
     model = LoRA(rank=4, base="int8").wrap(model)
     assert type(model.base_model.model.value_head) is torch.nn.Linear
     assert type(model.base_model.model.lm_head) is torch.nn.Linear
+
+
+def test_a_merged_layer_that_still_stands_does_not_add_its_update_twice() -> None:
+    ids = torch.randint(0, 50, (2, 9))
+    model = adapted(LoRA(rank=4)).eval()
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        model.merge_adapter()
+        torch.testing.assert_close(model(input_ids=ids).logits, before, atol=1e-5, rtol=1e-4)
+        model.unmerge_adapter()
+        torch.testing.assert_close(model(input_ids=ids).logits, before, atol=1e-5, rtol=1e-4)
