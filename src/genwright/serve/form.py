@@ -14,7 +14,8 @@ import numpy.typing as npt
 Forms = npt.NDArray[np.float32]
 """B or V texts, E numbers."""
 
-MOST_CHARACTERS = 4_000
+MOST_CHARACTERS, MOST_COUNTED = 4_000, 1_000
+"""Of a text: the first ones are looked at, and the first of those are counted one by one."""
 WIDTH = 12
 NEAREST = 3
 USUAL = 0.9
@@ -34,11 +35,12 @@ def forms(texts: Sequence[str]) -> Forms:
 def _form(text: str) -> list[float]:
     count = max(1, len(text))
     lines = sum(bool(line.strip()) for line in text.split("\n"))
-    share = lambda among: 10 * sum(map(among, text)) / count
+    head = text[:MOST_COUNTED]
+    share = lambda among: 10 * sum(map(among, head)) / max(1, len(head))
     last = text.rstrip()[-1:]
     return [
         np.log(count), 1.5 * np.log1p(lines), share(str.isdigit), share(str.isupper),
-        10 * len(re.findall(r"[^\w\s]|_", text)) / count, np.log(count / max(1, len(re.findall(r"\w+", text)))),
+        10 * len(re.findall(r"[^\w\s]|_", head)) / max(1, len(head)), np.log(count / max(1, len(re.findall(r"\w+", text)))),
         last == "?", last in (".", "!"), text[:1].isupper(), OPTION.search(text) is not None,
         np.log1p(text.count("?")), np.log1p(len(SENTENCE.findall(text))),
     ]  # fmt: skip
