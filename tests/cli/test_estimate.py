@@ -84,6 +84,20 @@ def test_another_device_and_count_are_priced_without_torch(tiny: Path, genwright
         ("TINY --device h100 --region atlantis --seq-len 64", "atlantis"),
         ("TINY --device h100 --calibration nowhere.json --seq-len 64", "no calibration of H100"),
         ("TINY --device h100 --budget 20pounds --seq-len 64", "20usd, 10h or 5kwh"),
+        ("TINY --device h100 --adapter lorra --seq-len 64", "did you mean 'lora'"),
+        ("TINY --device h100 --objective instructon --seq-len 64", "did you mean 'instruction'"),
+        ("TINY --device h100 --count 0 --seq-len 64", "--count: wanted a whole number"),
+        ("TINY --device h100 --steps 0 --seq-len 64", "--steps: wanted a whole number"),
+        ("TINY --device h100 --rank -1 --seq-len 64", "--rank: wanted a whole number"),
+        ("TINY --device h100 --adapter full --base int4 --seq-len 64", "cannot be kept in int4"),
+        ("TINY --device h100 --count 6 --tensor-degree 3 --seq-len 64", "4 heads do not split over 3 devices"),
+        ("TINY --device h100 --count 6 --pipeline-degree 6 --seq-len 64", "3 layers do not reach for 6 stages"),
+        ("llama-3.1-8bb", "did you mean 'llama-3.1-8b'"),
+        ("llama-3.1-8b --seq-len 200000", "set --seq-len 131072"),
+        ("llama-3.1-8b --adapter lorra", "did you mean 'lora'"),
+        ("llama-3.1-8b --serve chatbot --device v100 --precision bf16", "set --precision fp16"),
+        ("TINY --device h100 --lengths 9,5,7", "wanted three rising whole numbers"),
+        ("llama-3.1-8b --serve fixed --device h100 --batch 9999999", "rows together do not fit"),
         ("TINY --budget 20usd", "MODEL and --device"),
         ("--device h100", "MODEL, or --rows FILE"),
     ],
@@ -171,3 +185,23 @@ def test_what_is_no_table_is_refused_and_nothing_is_written(tmp_path: Path, genw
     (tmp_path / "rows.csv").write_text(text)
     ran = genwright("estimate", "--rows", tmp_path / "rows.csv", "--out", tmp_path / "out.csv")
     assert ran.code == 2 and "not a table of measurements" in ran.err and not (tmp_path / "out.csv").exists()
+
+
+def test_lengths_give_a_peak_for_each_and_the_phases_are_shown(tiny: Path, genwright: Any) -> None:
+    words = ["estimate", tiny, "--device", "h100", "--adapter", "full", "--lengths", "32,64,128"]
+    facts = genwright(*words, "--json").json()
+    assert facts["setup"]["seq_len"] == 128
+    sizes = facts["bytes"]
+    assert sizes["active_p50_bytes"] <= sizes["active_p95_bytes"] <= sizes["active_peak_bytes"]
+    assert list(facts["breakdown"])[:3] == ["weights", "gradients", "optimizer"]
+    shown = genwright(*words).out
+    for said in ("phases, host and disk:", "save every", "at half of it", "price:", "time is datasheet"):
+        assert said in shown
+
+
+def test_a_fixed_batch_of_fixed_lengths_is_what_is_priced(genwright: Any) -> None:
+    """The cache counted by hand: 2 x 32 layers x 8 key heads x 128 wide x 2 bytes = 131,072 bytes a token."""
+    words = "llama-3.1-8b --serve fixed --device h100 --batch 4 --input-tokens 1000 --output-tokens 24 --json"
+    facts = genwright("estimate", *words.split()).json()
+    assert facts["batch"] == 4 and facts["traffic"]["mean"] == [1000, 24]
+    assert facts["breakdown"]["cache"] == 131_072 * 4 * 1024

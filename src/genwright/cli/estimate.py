@@ -8,7 +8,7 @@ the plan is for that part of the catalogue; without, for this machine, from the 
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,13 @@ def _device_options(group: Any) -> None:
     group.add_argument(
         "--accumulate", type=numbers.count, default=1, metavar="N", help="microbatches of a step (default: 1)"
     )
+    group.add_argument(
+        "--lengths",
+        metavar="P50,P95,MAX",
+        type=_lengths,
+        default=(),
+        help="tokens of rows, where known; MAX is then --seq-len",
+    )
     group.add_argument("--optimizer", default="", help="adamw, adamw-8bit, sgd, ... (default: the framework's)")
     group.add_argument(
         "--strategy",
@@ -108,6 +115,15 @@ def _device_options(group: Any) -> None:
     group.add_argument("--region", default="world", help="where it runs, for the carbon (default: world)")
 
 
+def _lengths(text: str) -> tuple[int, ...]:
+    """Three whole numbers that rise. Errors: ArgumentTypeError."""
+    parts = text.split(",")
+    found = tuple(int(part) for part in parts if part.strip().isdecimal())
+    if len(found) != 3 or len(parts) != 3 or sorted(found) != list(found) or found[0] < 1:
+        raise ArgumentTypeError(f"wanted three rising whole numbers, such as 120,480,1024, found {text!r}")
+    return found
+
+
 PROCESSES = 2
 """That price a table: each keeps about half a GiB."""
 NAMES = ("adapter", "objective", "rank", "seq_len", "batch_size", "steps", "precision", "watts", "usd_per_hour")
@@ -117,6 +133,7 @@ SETUP = (
     "objective",
     "rank",
     "seq_len",
+    "lengths",
     "precision",
     "count",
     "micro_batch",
@@ -186,6 +203,8 @@ def _on_device(arguments: Namespace, terminal: Terminal) -> int:
 def _wanted(arguments: Namespace) -> dict[str, Any]:
     """Fields of a Setup."""
     wanted = {name: getattr(arguments, name) for name in SETUP}
+    if arguments.lengths:
+        wanted["seq_len"] = arguments.lengths[-1]
     return wanted | {"precision": "" if wanted["precision"] == "auto" else wanted["precision"]}
 
 
@@ -212,6 +231,16 @@ def _draw_sheet(console: Any, facts: dict[str, Any]) -> None:
     ]
     console.print(table(("what", "planned", "range"), shown, right=(1,)))
     draw.breakdown(console, facts["breakdown"])
+    phases = ", ".join(
+        f"{name.removesuffix('_bytes').replace('_', ' ')} {size / 2**30:.2f} GiB"
+        for name, size in facts["bytes"].items()
+    )
+    console.print(f"phases, host and disk: {phases}")
+    if price := facts["price"]:
+        spread = f"{price['lowest']:g} to {price['highest']:g}"
+        console.print(f"price: {price['usd_per_hour']:g} USD a device-hour ({spread}): {price['source']}")
+    console.print(facts["checkpoint"]["text"])
+    console.print(f"time is {facts['basis']}")
     for note in (*(f"{name}: {why}" for name, why in facts["unknown"].items()), *facts["notes"]):
         console.print(f"note: {note}")
     console.print("It fits." if facts["fits"] else "It does not fit.")

@@ -20,7 +20,18 @@ COLUMNS = {
 def options(group: Any) -> None:
     """The options of this way to estimate."""
     group.add_argument(
-        "--serve", metavar="PROFILE", help="serve it, for a profile of the catalogue or a CSV file of requests"
+        "--serve",
+        metavar="PROFILE",
+        help="serve it, for a profile of the catalogue, a CSV file of requests, or `fixed` with the lengths below",
+    )
+    group.add_argument(
+        "--input-tokens", type=int, default=512, metavar="N", help="of each prompt, for fixed (default: 512)"
+    )
+    group.add_argument(
+        "--output-tokens", type=int, default=128, metavar="N", help="of each answer, for fixed (default: 128)"
+    )
+    group.add_argument(
+        "--batch", type=int, default=0, metavar="N", help="rows that are answered together (default: the best)"
     )
     group.add_argument("--engine", default="vllm", help="what serves it: vllm, llama.cpp, ... (default: vllm)")
     group.add_argument("--kv-precision", default="", help="of the cache: fp8, int8 (default: 16 bits)")
@@ -56,6 +67,9 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
         first_token_ms=arguments.first_token_ms,
         token_ms=arguments.token_ms,
         usd_per_hour=arguments.usd_per_hour,
+        fixed=(arguments.input_tokens, arguments.output_tokens),
+        batch=arguments.batch,
+        states_precision=arguments.precision != "auto",
     )
     terminal.answer(facts, lambda console: _draw(console, facts))
     return 0

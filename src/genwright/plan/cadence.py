@@ -68,3 +68,13 @@ def cadence(save_seconds: float, nodes: int, node_mtbf_seconds: float = NODE_MTB
         "daly_seconds": best,
         "lost_seconds_per_day": lost,
     }
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """One line of what `cadence` found."""
+    lost = found["lost_seconds_per_day"]
+    return (
+        f"checkpoints: {found['save_seconds']:.3g} s each and a failure every {found['job_mtbf_seconds'] / 3600:.3g} h: save every "
+        f"{found['daly_seconds'] / 60:.3g} min (Daly; Young {found['young_seconds'] / 60:.3g} min), which loses {lost['at'] / 60:.3g} min a "
+        f"day; {lost['half'] / 60:.3g} at half of it, {lost['twice'] / 60:.3g} at twice"
+    )

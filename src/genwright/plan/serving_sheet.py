@@ -26,23 +26,37 @@ def serving_sheet(
     first_token_ms: float = math.inf,
     token_ms: float = math.inf,
     usd_per_hour: float | None = None,
+    fixed: tuple[int, int] = (512, 128),
+    batch: int = 0,
+    states_precision: bool = False,
 ) -> dict[str, Any]:
-    """`wanted` are fields of a ServingSetup; `traffic` names a profile of the catalogue, or a file of requests.
+    """`wanted` are fields of a ServingSetup; `traffic` names a profile of the catalogue, a file of requests, or "fixed" lengths.
+
+    `batch` is the rows answered together, 0 the best within the limits; `values` are of that batch.
 
     Errors: UnknownName, ModelError, DataError, RecipeError, each with the nearest that would work.
     """
-    placed, asked = place(device), _traffic(traffic, per_second)
+    placed, asked = place(device), _traffic(traffic, per_second, fixed)
     count = max(int(wanted.get("count", 1)), placed.count)
     setup = ServingSetup(model=_config(model), **{**wanted, "count": count})
+    if states_precision:
+        _check_precision(setup, placed)
     typical = _lengths(setup, asked.mean)
     points = curve(setup, placed, asked, usd_per_hour=usd_per_hour)
     if not points:
         raise _does_not_fit(model, setup, placed, asked)
     chosen = best(points, first_token=first_token_ms / 1e3, token=token_ms / 1e3)
-    found = estimate_inference(_lengths(typical, batch=(chosen or points[0]).batch), placed, usd_per_hour=usd_per_hour)
+    rows = batch or (chosen or points[0]).batch
+    found = estimate_inference(_lengths(typical, batch=rows), placed, usd_per_hour=usd_per_hour)
+    most = int(found.quantities["max_batch"].value)
+    if batch > most:
+        raise RecipeError(
+            f"{batch} rows together do not fit {count} x {placed.device.title}.", wanted=f"--batch up to {most}",
+            found=f"--batch {batch}", do=f"set --batch {most}, or raise --count",
+        )  # fmt: skip
     return {
         "model": model, "device": placed.device.name, "count": count, "traffic": {"name": traffic, **asdict(asked)},
-        "curve": [_row(point) for point in points], "largest_batch": points[-1].batch, "chosen": _row(chosen) if chosen else None,
+        "curve": [_row(point) for point in points], "largest_batch": points[-1].batch, "batch": rows, "chosen": _row(chosen) if chosen else None,
         "needed": _needed(chosen, asked, count, usd_per_hour if usd_per_hour is not None else placed.device.usd_per_hour),
         "values": {name: value.value for name, value in found.quantities.items()},
         "low": {name: value.low for name, value in found.quantities.items()},
@@ -53,7 +67,19 @@ def serving_sheet(
     }  # fmt: skip
 
 
-def _traffic(name: str, per_second: float) -> Traffic:
+def _check_precision(setup: ServingSetup, placed: Any) -> None:
+    one = server(setup, placed)
+    if one.weights.compute == "bf16" and one.compute != "bf16" and setup.precision.startswith("bf16"):
+        raise RecipeError(
+            f"{placed.device.title} has no bfloat16.", wanted=f"--precision {one.compute} there", found=f"--precision {setup.precision}",
+            do=f"set --precision {one.compute}",
+        )  # fmt: skip
+
+
+def _traffic(name: str, per_second: float, fixed: tuple[int, int]) -> Traffic:
+    if name == "fixed":
+        read, written = fixed
+        return Traffic((read,) * 3, (written,) * 3, (float(read), float(written)), per_second)
     if name.endswith(".csv") or Path(name).is_file():
         found = of_trace(Path(name))
         return Traffic(found.inputs, found.outputs, found.mean, per_second or found.per_second)

@@ -10,7 +10,7 @@ from genwright.base.errors import DataError, RecipeError
 from genwright.catalogue.architectures import architecture
 from genwright.catalogue.device_names import Placed, place
 from genwright.plan.asked import check_asked
-from genwright.plan.cadence import DISK_BYTES_PER_SECOND, cadence
+from genwright.plan.cadence import DISK_BYTES_PER_SECOND, cadence, in_words
 from genwright.plan.estimate import Estimate, Range
 from genwright.plan.priced.energy import footprint
 from genwright.plan.published.rows import training_answer
@@ -204,4 +204,6 @@ def _of_run(
     ranges["petaflops_days"] = Range(*(found.facts["model_flops"] * steps / PETAFLOPS_DAY,) * 3)
     nodes = -(-setup.count // device.node_devices)
     saved = found.quantities["disk_bytes"].value / (nodes * DISK_BYTES_PER_SECOND)
-    return {"ranges": ranges, "unknown": unknown, "notes": notes, "price": price, "checkpoint": cadence(saved, nodes)}
+    saving = cadence(saved, nodes)
+    saving["text"] = in_words(saving)
+    return {"ranges": ranges, "unknown": unknown, "notes": notes, "price": price, "checkpoint": saving}

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from genwright.engine.recipe import Recipe
 from genwright.models.families import Head
 from genwright.models.load import build_model
 from genwright.parallel.mesh import SINGLE, Placement, fake_ranks
+from genwright.plan.cadence import DEFAULT_MTBF_SECONDS, DISK_BYTES_PER_SECOND, cadence, in_words
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.here.calibrate import calibrate
 from genwright.plan.here.layers import by_layers, layers_are_alike
@@ -83,6 +84,8 @@ class Machine:
     calibrations: Path
     watts: float | None = None
     usd_per_hour: float | None = None
+    mtbf_seconds: float = DEFAULT_MTBF_SECONDS
+    """Between interruptions."""
 
 
 Say = Callable[[str], Any]
@@ -156,7 +159,9 @@ def plan_training(
         f"the longest of {recipe.steps} steps is step {longest + 1}; the typical one, step {typical + 1}, sets the time",
         f"{sizes['trained']:,} bytes of weights are trained",
     )
-    return _with_bill(quantities, breakdown, machine, notes)
+    saving = cadence(snapshot / DISK_BYTES_PER_SECOND, 1, machine.mtbf_seconds)
+    planned = _with_bill(quantities, breakdown, machine, (*notes, in_words(saving)))
+    return replace(planned, facts={"checkpoint": saving})
 
 
 def _price_step(trace: Trace, machine: Machine, say: Say) -> tuple[float, ...]:
