@@ -2,16 +2,19 @@
 
     python make_data.py                          # data/ui.jsonl
 
-As ../experts reads them; texts with plural forms are left out. Equal English texts share a group, so that none is both learned
-and asked.
+Of texts with plural forms the singular is taken; of a text that has several meanings, the first. Equal English texts share a group,
+so that none is both learned and asked.
 """
 
 from __future__ import annotations
 
 import argparse
+import gettext
+import io
 import json
 import runpy
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +34,22 @@ def chosen(rows: Iterable[tuple[str, str]]) -> list[Row]:
     return [{"prompt": text, "completion": pairs[text], "group": text.casefold()} for text in sorted(pairs)]
 
 
-def french() -> Iterable[tuple[str, str]]:
-    """Texts with translations, as the wheel has them."""
+def pairs(catalogue: Mapping[Any, str]) -> Iterator[tuple[str, str]]:
+    """A compiled catalogue's texts: its keys are a text, "meaning\\x04text", or (singular, number of the form)."""
+    for key, said in catalogue.items():
+        text, form = key if isinstance(key, tuple) else (key, 0)
+        text = text.rpartition("\x04")[2]
+        if text and form == 0 and text != said:
+            yield text, said
+
+
+def french() -> Iterator[tuple[str, str]]:
+    """Texts with translations, from the wheel that ../experts reads."""
     experts: dict[str, Any] = runpy.run_path(str(HERE.parent / "experts" / "make_data.py"))
-    return ((row["group"], row["completion"]) for row in experts["translations"]("fr"))
+    with zipfile.ZipFile(experts["CLOUD"]["fetch"](experts["DJANGO"], experts["CLOUD"]["cache_folder"]())) as wheel:
+        for name in sorted(wheel.namelist()):
+            if name.endswith("/locale/fr/LC_MESSAGES/django.mo"):
+                yield from pairs(gettext.GNUTranslations(io.BytesIO(wheel.read(name)))._catalog)  # type: ignore[attr-defined]
 
 
 def main() -> None:

@@ -60,6 +60,14 @@ def test_the_pairs_are_short_and_the_first_translation_counts() -> None:
     ]  # fmt: skip
 
 
+def test_singulars_and_texts_of_several_meanings_are_read() -> None:
+    read = runpy.run_path(str(EXAMPLES / "translate-ui" / "make_data.py"))["pairs"]
+    catalogue = {
+        "": "header", "Save": "Enregistrer", "month\x04May": "Mai", "OK": "OK", ("%d day", 0): "%d jour", ("%d day", 1): "%d jours",
+    }  # fmt: skip
+    assert list(read(catalogue)) == [("Save", "Enregistrer"), ("May", "Mai"), ("%d day", "%d jour")]
+
+
 def test_an_encoder_decoder_is_made_and_translates(
     tmp_path: Path, genwright_here: Callable, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
