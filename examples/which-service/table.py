@@ -2,7 +2,8 @@
 
     python table.py [--docs DIR]                 # ladder-easy.svg and ladder-harder.svg in DIR, or here
 
-Quality is on the test rows; cost is what the project's own figures make of the time that was spent.
+Quality is on the test rows; cost is what the project's own figures make of the time that was spent: of making it, and of 1,000
+answers at the pace of judging.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def line(name: str, stages: dict[str, dict[str, Any]]) -> str:
     value = f"{score['value']:.1f} ({score['low']:.1f} to {score['high']:.1f})"
     rows = stages["scope"]["rows"]["validation"]
     climbed = ", ".join(rung["name"] for rung in rungs)
-    return f"| {name} | {climbed} | {value} | {seconds:.0f} s | {usd:.4f} $ | {joules:.0f} J | {1000 * answer / rows:.0f} ms |"
+    each = answer / rows
+    thousand = f"{1000 * each * usd / seconds:.4f} $, {1000 * each * joules / seconds:.0f} J"
+    return f"| {name} | {climbed} | {value} | {seconds:.0f} s | {usd:.4f} $ | {joules:.0f} J | {1000 * each:.0f} ms | {thousand} |"
 
 
 def compared(base: Path) -> str:
@@ -61,8 +64,8 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=HERE, help="the folder with the projects")
     parser.add_argument("--docs", type=Path, default=HERE, help="where the plots go")
     options = parser.parse_args()
-    print("| project | rungs climbed | accuracy on test rows | time | money | energy | an answer |")
-    print("|---|---|---|---|---|---|---|")
+    print("| project | rungs climbed | accuracy on test rows | time | money | energy | an answer | 1,000 answers |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, place in PROJECTS.items():
         stages = read_results(options.base / place).stages
         if "evaluate" in stages:
