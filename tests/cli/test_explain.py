@@ -16,6 +16,8 @@ FOUND = {
     "attributions": {"integrated gradients": {"parts": [0.5, -0.1], "incompleteness": 0.01, "faithfulness": FAITH}},
     "tokens": [{"token": "me", "probability": 0.4, "entropy_bits": 1.2, "likeliest": [["me", 0.4], ["you", 0.3]]}],
     "layers": [{"layer": 0, "says": ["x"], "rank": [7], "probability": [0.1]}],
+    "rows_faithfulness": {"nearest": {"gradient_cosine": 0.5, "embedding_cosine": 0.1}, "chance": 0.2,
+                          "gain": {"gradient_cosine": 0.3, "embedding_cosine": -0.1}},
     "rows": [{"place": "rows.jsonl:2", "text": "<b>r</b>", "gradient_cosine": 0.9, "gradient_dot": 2.0, "embedding_cosine": 0.8}],
     "rows_compared": 1, "rows_in_all": 4,
 }  # fmt: skip
@@ -38,7 +40,7 @@ def test_what_is_printed_and_written(genwright, fake, tmp_path: Path) -> None:
 
 def test_classes_on_the_page() -> None:
     page = render(
-        {key: value for key, value in FOUND.items() if key not in ("tokens", "layers", "rows")}
+        {key: value for key, value in FOUND.items() if key not in ("tokens", "layers", "rows", "rows_faithfulness")}
         | {"classes": {"calm": -0.1}}
     )
     assert "0.905" in page and "Layer by layer" not in page

@@ -21,9 +21,10 @@ from genwright.evaluate.explain import (
     integrated_gradients,
     lens_logits,
     logit_lens,
+    shapley,
     tokens_of,
 )
-from genwright.evaluate.explain_rows import Lesson, nearest_rows
+from genwright.evaluate.explain_rows import Lesson, nearest_rows, rows_faithfulness, taught
 from genwright.models.surgery import layers_of
 
 
@@ -95,6 +96,18 @@ def test_ablation_by_hand(case: Case) -> None:
     assert ablation(case)[0] == pytest.approx(full - less, abs=1e-4)
 
 
+def test_shapley_values_add_up_and_share_what_two_tokens_do_together(case: Case) -> None:
+    parts = shapley(case, orders=3)
+    full, empty = case.scores([case.prompt, [case.baseline_id] * len(case.prompt)])
+    assert sum(parts) == pytest.approx(full - empty, abs=1e-4) and parts == shapley(case, orders=3)
+    assert parts != pytest.approx(shapley(case, orders=3, seed=1), abs=1e-6)
+    one = linear()
+    with torch.no_grad():
+        base = one.embedded(torch.tensor([one.baseline_id]))
+        wanted = [float((one.embedded(torch.tensor([token])) - base)[0] @ one.model.weight) for token in one.prompt]
+    assert shapley(one) == pytest.approx([0.0, *wanted[1:]], abs=1e-5)
+
+
 def test_the_score_is_the_models_loss(case: Case) -> None:
     ids = torch.tensor([[*case.prompt, *case.answer]])
     labels = torch.tensor([[-100] * len(case.prompt) + case.answer])
@@ -163,3 +176,16 @@ def test_a_step_along_a_row_lowers_the_loss_by_the_dot_product(case: Case) -> No
 def test_nothing_to_explain(case: Case) -> None:
     with pytest.raises(BadRequest, match="nothing to explain"):
         explain(Case(case.model, case.tokenizer, case.prompt, []))
+
+
+def test_near_rows_teach_more_than_others_and_the_weights_are_put_back(case: Case) -> None:
+    ids = lambda text: case.tokenizer(text, add_special_tokens=False)["input_ids"]
+    asked = Lesson("asked", "", case.prompt, case.answer)
+    rows = [asked, *(Lesson(str(n), "", ids(f"a white owl {n}"), ids(" never sang")) for n in range(6))]
+    before = [weight.detach().clone() for weight in case.model.parameters()]
+    near = nearest_rows(case, asked, rows, most=2)
+    found = rows_faithfulness(case, near, rows)
+    assert all(torch.equal(a, b) for a, b in zip(before, case.model.parameters()))
+    assert taught(case, asked) > max(taught(case, row) for row in rows[1:])
+    assert taught(case, asked) > 0 and set(found["gain"]) == {"gradient_cosine", "embedding_cosine"}
+    assert found["gain"]["gradient_cosine"] == pytest.approx(found["nearest"]["gradient_cosine"] - found["chance"])

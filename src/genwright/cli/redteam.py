@@ -121,8 +121,8 @@ def measured(arguments: Namespace) -> dict[str, Any]:
         f"{CAMPAIGN}.campaign:campaign", target, attacks, goals[:limit], score, harmless_prompts=prompts
     )
     found |= {"target": name, "goals_from": arguments.goals or "built in", "probes": probed(arguments, target, harmful)}
-    found["attacker"] = arguments.attacker or "phrases"
-    return found
+    fallbacks = (getattr(getattr(attack, "attacker", None), "fallbacks", ()) for attack in attacks)
+    return found | {"attacker": arguments.attacker or "phrases", "attacker_fallbacks": sum(map(len, fallbacks))}
 
 
 def of(path: str) -> Any:
@@ -226,6 +226,8 @@ def draw(console: Any, told: dict[str, Any]) -> None:
     console.print(
         f"Harmless look-alikes refused: {over['refused']} of {over['prompts']} ({over['low']:.0f} to {over['high']:.0f} %)."
     )
+    if told["attacker_fallbacks"]:
+        console.print(f"The attacker's reply could not be used {told['attacker_fallbacks']} times: phrases stood in for it.")
     for name, found in told["probes"].items():
         values = ", ".join(f"{key} {value:.1f}" for key, value in found.items() if isinstance(value, float))
         console.print(f"{name}: {values}")

@@ -2,7 +2,8 @@
 
 The thing explained is a score f of the prompt's tokens: a decoder's log-probability of its answer, a classifier's log-probability of
 its class. Attribution is by captum: integrated gradients (Sundararajan 2017, arXiv 1703.01365) from a baseline of `baseline_id`
-embeddings, which add up to f(prompt) - f(baseline) (completeness); and feature ablation, f(prompt) - f(prompt with one token replaced).
+embeddings, which add up to f(prompt) - f(baseline) (completeness); feature ablation, f(prompt) - f(prompt with one token replaced);
+and Shapley values by sampled orders, which add up too.
 
 Legend: B rows, T tokens of the prompt, A tokens of the answer, V vocabulary, H width, L layers.
 """
@@ -117,20 +118,31 @@ def integrated_gradients(case: Case, steps: int = 32) -> tuple[list[float], floa
 
 def ablation(case: Case) -> list[float]:
     """The score f(prompt) - f(prompt with the token replaced by the baseline's), of each token."""
+    return _perturbed(case, _captum().FeatureAblation)
+
+
+def shapley(case: Case, orders: int = 8, seed: int = 0) -> list[float]:
+    """Each token's mean gain when tokens are put back in `orders` orders drawn by chance (Castro 2009; captum's sampling).
+
+    In every order the gains add up to f(prompt) - f(baseline), so the parts do (efficiency), and tokens that stand for each other
+    share what ablation would give to neither.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _perturbed(case, _captum().ShapleyValueSampling, n_samples=orders)
+
+
+@torch.no_grad()
+def _perturbed(case: Case, method: Any, **options: Any) -> list[float]:
+    """What a perturbation method of captum gives each token; those that are fixed are never replaced and have no part."""
     free = case.free
-    mask_1T = torch.zeros(1, len(case.prompt), dtype=torch.long)
+    rest, mask_1T = list(case.prompt), torch.zeros(1, len(case.prompt), dtype=torch.long)
     for number, place in enumerate(free):
-        mask_1T[0, place] = number + 1
-    ids_1T = torch.tensor([case.prompt])
-    rest = [case.prompt[place] if place not in free else case.baseline_id for place in range(len(case.prompt))]
-
-    def score(ids_BT: Tensor) -> Tensor:
-        return case.score(case.embedded(ids_BT))
-
-    with torch.no_grad():
-        parts_1T = (
-            _captum().FeatureAblation(score).attribute(ids_1T, baselines=torch.tensor([rest]), feature_mask=mask_1T)
-        )
+        mask_1T[0, place], rest[place] = number + 1, case.baseline_id
+    score = lambda ids_BT: case.score(case.embedded(ids_BT))
+    parts_1T = method(score).attribute(
+        torch.tensor([case.prompt]), baselines=torch.tensor([rest]), feature_mask=mask_1T, perturbations_per_eval=16, **options
+    )  # fmt: skip
     return [float(value) for value in parts_1T[0]]
 
 
@@ -263,6 +275,8 @@ def explain(
         gradients, gap = integrated_gradients(case, steps)
         say("ablation")
         ablated = ablation(case)
+        say("Shapley values")
+        shared = shapley(case, seed=seed)
         say("faithfulness")
         found: dict[str, Any] = {
             "prompt": [case.tokenizer.decode([token]) for token in case.prompt],
@@ -271,6 +285,7 @@ def explain(
             "attributions": {
                 "integrated gradients": {"parts": gradients, "incompleteness": gap, "faithfulness": faithfulness(case, gradients, seed)},
                 "feature ablation": {"parts": ablated, "faithfulness": faithfulness(case, ablated, seed)},
+                "Shapley values": {"parts": shared, "faithfulness": faithfulness(case, shared, seed)},
             },
         }  # fmt: skip
         if case.answer:

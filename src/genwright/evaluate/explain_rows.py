@@ -10,7 +10,9 @@ Legend: T tokens, H width, P weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,19 +71,66 @@ def nearest_rows(case: Case, asked: Lesson, rows: Sequence[Lesson], most: int = 
     """The rows of highest gradient cosine to the answer, with their other likenesses; and the best by embedding besides."""
     model = case.model
     weights = weights_of(model)
+    with lent(weights), ordinary_attention(model):
+        own_P, own_H = gradient_of(model, asked, case, weights), embedding_of(model, asked)
+        found = [_likeness(model, row, case, weights, own_P, own_H) for row in rows]
+    by_gradient = sorted(found, key=lambda one: -one["gradient_cosine"])[:most]
+    by_embedding = sorted(found, key=lambda one: -one["embedding_cosine"])[:most]
+    return by_gradient + [one for one in by_embedding if one not in by_gradient]
+
+
+STEP = 0.01
+"""Length of the step by which a row is taught, as a share of the weights' own length."""
+TAUGHT = 3
+CHANCE = 8
+
+
+def taught(case: Case, row: Lesson) -> float:
+    """How much the score of the answer rises after one short step along the row's gradient; the weights are put back."""
+    weights = weights_of(case.model)
+    own_P = gradient_of(case.model, row, case, weights)
+    size = STEP * float(torch.sqrt(sum((w.detach().float() ** 2).sum() for w in weights)))  # type: ignore[arg-type]
+    before, kept = case.scores([case.prompt])[0], [w.detach().clone() for w in weights]
+    step_P = own_P * (size / max(float(own_P.norm()), 1e-12))
+    with torch.no_grad():
+        for weight, part in zip(weights, step_P.split([w.numel() for w in weights])):
+            weight -= part.view_as(weight).to(weight.dtype)
+        after = case.scores([case.prompt])[0]
+        for weight, old in zip(weights, kept):
+            weight.copy_(old)
+    return after - before
+
+
+def rows_faithfulness(
+    case: Case, found: Sequence[dict[str, Any]], rows: Sequence[Lesson], seed: int = 0
+) -> dict[str, Any]:
+    """Whether rows called near would teach the answer: the mean rise of its score when the nearest are taught, and rows by chance.
+
+    One step each, from the same weights. `gain` is how much better the nearest by that likeness are than chance.
+    """
+    by_place = {row.place: row for row in rows}
+    drawn = random.Random(seed).sample(list(rows), min(CHANCE, len(rows)))
+    with lent(weights_of(case.model)), ordinary_attention(case.model):
+        rise = lambda chosen: sum(taught(case, row) for row in chosen) / len(chosen)
+        chance = rise(drawn)
+        nearest = {
+            key: rise([by_place[one["place"]] for one in sorted(found, key=lambda one: -one[key])[:TAUGHT]])
+            for key in ("gradient_cosine", "embedding_cosine")
+        }
+    return {"nearest": nearest, "chance": chance, "gain": {key: value - chance for key, value in nearest.items()}}
+
+
+@contextmanager
+def lent(weights: Sequence[torch.nn.Parameter]) -> Iterator[None]:
+    """Weights whose gradients are wanted for a while."""
     wanted = [parameter.requires_grad for parameter in weights]
     for parameter in weights:
         parameter.requires_grad_(True)
     try:
-        with ordinary_attention(model):
-            own_P, own_H = gradient_of(model, asked, case, weights), embedding_of(model, asked)
-            found = [_likeness(model, row, case, weights, own_P, own_H) for row in rows]
+        yield
     finally:
         for parameter, was in zip(weights, wanted):
             parameter.requires_grad_(was)
-    by_gradient = sorted(found, key=lambda one: -one["gradient_cosine"])[:most]
-    by_embedding = sorted(found, key=lambda one: -one["embedding_cosine"])[:most]
-    return by_gradient + [one for one in by_embedding if one not in by_gradient]
 
 
 def _likeness(

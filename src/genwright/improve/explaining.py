@@ -12,7 +12,7 @@ from genwright.data.formats import Row
 from genwright.data.sources import read_rows
 from genwright.data.templates import encode_rows, render
 from genwright.evaluate.explain import Case, explain
-from genwright.evaluate.explain_rows import Lesson, nearest_rows
+from genwright.evaluate.explain_rows import Lesson, nearest_rows, rows_faithfulness
 from genwright.improve.solution import Answering, Solution
 from genwright.models.families import Head, family_of
 from genwright.models.generate import Sampling, context_of, generate
@@ -62,7 +62,9 @@ def explain_answer(
         chosen = sorted(random.Random(seed).sample(range(len(rows)), min(train_rows, len(rows))))
         lessons = [lesson_of(rows[number], case, head) for number in chosen]
         asked = Lesson("asked", question, case.prompt, case.answer, case.target)
-        found |= {"rows": nearest_rows(case, asked, lessons), "rows_compared": len(chosen), "rows_in_all": len(rows)}
+        near = nearest_rows(case, asked, lessons)
+        found |= {"rows_faithfulness": rows_faithfulness(case, near, lessons, seed)}
+        found |= {"rows": near, "rows_compared": len(chosen), "rows_in_all": len(rows)}
     return found
 
 

@@ -38,7 +38,13 @@ def sections(found: dict[str, Any]) -> Iterable[Html]:
         yield tag("section", tag("h2", "Layer by layer"), *_layers(found))
     if "rows" in found:
         told = f"{found['rows_compared']} of {found['rows_in_all']} training rows were compared; first those nearest by gradient."
-        yield tag("section", tag("h2", "Nearest training rows"), tag("p", told), _rows(found["rows"]))
+        yield tag(
+            "section",
+            tag("h2", "Nearest training rows"),
+            tag("p", told),
+            tag("p", _rows_trust(found["rows_faithfulness"])),
+            _rows(found["rows"]),
+        )
 
 
 def _attribution(tokens: Sequence[str], one: dict[str, Any]) -> Iterable[Html]:
@@ -75,6 +81,16 @@ def _trust(one: dict[str, Any]) -> str:
     )
     gap = f" The parts miss their sum by {100 * one['incompleteness']:.1f} %." if "incompleteness" in one else ""
     return f"Faithfulness: {'; '.join(told)}. {verdict}{gap}"
+
+
+def _rows_trust(faith: dict[str, Any]) -> str:
+    """Taught by one short step, how much more the nearest rows raise the answer's log-probability than rows by chance."""
+    told = [f"{key.split('_')[0]} {faith['nearest'][key]:+.3f} ({value:+.3f})" for key, value in faith["gain"].items()]
+    verdict = "Better than chance by both." if min(faith["gain"].values()) > 0 else "Not better than chance by both."
+    return (
+        f"Faithfulness: taught by one short step, the nearest rows raise the answer's score by {'; '.join(told)}, "
+        f"rows by chance by {faith['chance']:+.3f}. {verdict}"
+    )  # fmt: skip
 
 
 def _tokens(tokens: list[dict[str, Any]]) -> Html:
