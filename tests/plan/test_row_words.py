@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genwright.base.errors import RecipeError, UnknownName
+from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import place
 from genwright.plan.published.frameworks import FRAMEWORKS, filled, lacks_bf16, on_device
 from genwright.plan.published.row_training import FRAMEWORKS as WORDS
@@ -119,8 +120,39 @@ def test_short_tasks_have_short_rows() -> None:
 
 
 def test_megatron_deepspeed_gathers_float32_gradients_only_with_the_bf16_optimizer() -> None:
-    known = {name: filled(Setup(model="gpt2", framework="megatron-deepspeed", precision=name))[1] for name in ("bf16", "fp16")}
+    known = {
+        name: filled(Setup(model="gpt2", framework="megatron-deepspeed", precision=name))[1]
+        for name in ("bf16", "fp16")
+    }
     assert known["bf16"].gradient_buffer == "fp32" and known["bf16"].whole_gradients
     assert not known["fp16"].gradient_buffer and known["fp16"].gradient_copies == (4, 4)
     split = filled(Setup(model="gpt2", framework="megatron-deepspeed", precision="fp16", strategy="zero1", count=2))[1]
     assert split.gradient_copies == (2, 4)
+
+
+def test_the_vocabulary_of_a_stated_gpt_is_what_its_layers_leave() -> None:
+    """181e9 - 12 x 72 x 14336^2 = 3.4e9 = 239 thousand x 14336: BLOOM's; 176e9 of GPT-3's 96 layers leaves GPT-2's."""
+    one = stated("GPT 181B", "NHIDDEN=14336 / NLAYERS=72")
+    assert (one.config["n_embd"], one.config["n_layer"], one.config["vocab_size"]) == (14336, 72, 250880)
+    assert stated("GPT 174.6B", "hidden=12288, layers=96").config["vocab_size"] == 50304
+
+
+def test_a_count_alone_is_planned_as_a_gpt_and_a_vision_model_is_not() -> None:
+    found = stated("Turing-NLG 17.2B")
+    assert found.parameters == pytest.approx(17.2e9, rel=0.03) and "not stated" in found.note
+    for name in ("Llama3.2-11B-Vision", "Mixtral 9x9B", "whisper 1.5B"):
+        with pytest.raises(UnknownName):
+            stated(name)
+    assert stated("Qwen3-4B-Thinking-2507").name == "qwen3-4b" and stated("Qwen1half-7B-Chat").name == "qwen1.5-7b"
+
+
+def test_a_rank_keeps_what_is_as_wide_as_the_stream_and_a_part_of_the_rest() -> None:
+    from genwright.plan.traced.pieces import Change, Segment, Weight
+    from genwright.plan.traced.trace_setup import _divided
+
+    changes = [Change(0, number, size, part) for number, (size, part) in enumerate(((100, "activations"), (400, "activations"), (80, "logits and loss")))]  # fmt: skip
+    segment = Segment("forward", 0, 0, changes, [])
+    weights = [Weight("w", 0, 0, 10**6, True, 2.0, False, False)]
+    kept = [change.bytes for change in _divided([segment], weights, 4, 100)[0][0].changes]
+    assert kept == [100, 100, 20]
+    assert [change.bytes for change in _divided([segment], weights, 4, 0)[0][0].changes] == [25, 100, 20]
