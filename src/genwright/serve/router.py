@@ -45,7 +45,7 @@ class Wanted:
     """What the thresholds are set for."""
 
     lose: float = 0.025
-    """Share of an expert's own queries that may go to the base."""
+    """Share that may go to the base of the experts' own queries that would reach their expert: the others are lost either way."""
     false_routes: float = 0.05
     """Share of background that may go to an expert."""
     most_lost: float = 0.05
@@ -142,16 +142,15 @@ def fit(profiles: Sequence[ExpertProfile], background: Background, wanted: Wante
 def _with_thresholds(
     fitted: Fitted, profiles: Sequence[ExpertProfile], background: Background, wanted: Wanted
 ) -> Fitted:
-    own = [
-        fitted.scores(one.calibration_VD, one.calibration_words_VW, one.calibration_forms_VE)[:, place]
-        for place, one in enumerate(profiles)
-    ]
+    found = [fitted.scores(one.calibration_VD, one.calibration_words_VW, one.calibration_forms_VE) for one in profiles]
+    best = np.concatenate([scores_BN.max(1) for scores_BN in found])
+    right = np.concatenate([scores_BN.argmax(1) == place for place, scores_BN in enumerate(found)])
     other = fitted.scores(background.held_out, background.held_out_words, background.held_out_forms)
-    every = np.concatenate(own)
-    keeps = lambda share: -at_most(-every, share)
+    kept = best[right] if right.any() else best
+    keeps = lambda share: -at_most(-kept, share)
     floor = min(max(keeps(wanted.lose), at_most(other.max(1), wanted.false_routes)), keeps(wanted.most_lost))
-    threshold = np.full(len(own), floor if np.isfinite(floor) else every.min())
-    lost = np.mean(every < threshold[0])
+    threshold = np.full(len(found), floor if np.isfinite(floor) else kept.min())
+    lost = np.mean(best < threshold[0])
     wrong = np.mean(other.max(1) >= threshold[0])
     values = {name: getattr(fitted, name) for name in Fitted.__dataclass_fields__}
     return Fitted(**{**values, "threshold_N": threshold, "lost": float(lost), "false_routes": float(wrong)})
