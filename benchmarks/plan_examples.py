@@ -66,7 +66,7 @@ def live_bytes(folder: Path, settings: list[str]) -> dict[str, Any]:
         scratch = Path(name)
         (scratch / "scope").mkdir()
         events = Events(scratch / "events.jsonl", ())
-        scope = stages.scope(Context(spec, {}, scratch / "scope", scratch, events, lambda: False, folder))
+        stages.scope(Context(spec, {}, scratch / "scope", scratch, events, lambda: False, folder))
         model = model_on_disk(spec, folder)
         assert model is not None
         workshop = Workshop(spec, scope=scratch / "scope", model=model, made=scratch, events=events)

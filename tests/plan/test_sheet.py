@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from genwright.base.errors import DataError, RecipeError
-from genwright.plan.asked import check_asked, check_context
 from genwright.catalogue.devices import devices
 from genwright.plan import search as searching
 from genwright.plan import sheet as page
+from genwright.plan.asked import check_asked, check_context
 from genwright.plan.estimate import Estimate, Range
 from genwright.plan.traced.setup import Setup
 

@@ -75,6 +75,6 @@ def in_words(found: dict[str, Any]) -> str:
     lost = found["lost_seconds_per_day"]
     return (
         f"checkpoints: {found['save_seconds']:.3g} s each and a failure every {found['job_mtbf_seconds'] / 3600:.3g} h: save every "
-        f"{found['daly_seconds'] / 60:.3g} min (Daly; Young {found['young_seconds'] / 60:.3g} min), which loses {lost['at'] / 60:.3g} min a "
-        f"day; {lost['half'] / 60:.3g} at half of it, {lost['twice'] / 60:.3g} at twice"
+        f"{found['daly_seconds'] / 60:.3g} min (Daly; Young {found['young_seconds'] / 60:.3g}), "
+        f"which loses {lost['at'] / 60:.3g} min a day; {lost['half'] / 60:.3g} at half of it, {lost['twice'] / 60:.3g} at twice"
     )

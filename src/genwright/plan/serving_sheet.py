@@ -56,7 +56,8 @@ def serving_sheet(
         )  # fmt: skip
     return {
         "model": model, "device": placed.device.name, "count": count, "traffic": {"name": traffic, **asdict(asked)},
-        "curve": [_row(point) for point in points], "largest_batch": points[-1].batch, "batch": rows, "chosen": _row(chosen) if chosen else None,
+        "curve": [_row(point) for point in points], "largest_batch": points[-1].batch, "batch": rows,
+        "chosen": _row(chosen) if chosen else None,
         "needed": _needed(chosen, asked, count, usd_per_hour if usd_per_hour is not None else placed.device.usd_per_hour),
         "values": {name: value.value for name, value in found.quantities.items()},
         "low": {name: value.low for name, value in found.quantities.items()},
