@@ -10,7 +10,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-MARK = "<!-- measured: {} -->"
+MARK, END = "<!-- measured: {} -->", "<!-- end of {} -->"
 KINDS = {"experts": "tasks and subjects", "intents": "intents of Banking77"}
 TALKS = {
     "conversation": "the conversation's risk", "first turns": "the same, before the last turn", "worst turn": "its worst single turn",
@@ -33,7 +33,7 @@ def main() -> None:
 
 def put(text: str, name: str, lines: Sequence[str]) -> str:
     """The text with these lines between the two marks of that name. Errors: ValueError where it has no such marks."""
-    begin, end = MARK.format(name), MARK.format(f"end of {name}")
+    begin, end = MARK.format(name), END.format(name)
     found, times = re.subn(
         f"{re.escape(begin)}.*?{re.escape(end)}",
         lambda _: "\n".join([begin, *lines, end]),
