@@ -160,7 +160,7 @@ FRAMEWORKS: dict[str, Profile] = {
         sequence_parallel=True,
     ),
     "megatron-deepspeed": Profile(
-        source="bigscience-workshop/Megatron-DeepSpeed; DeepSpeed runtime/fp16/fused_optimizer.py, runtime/zero/stage_1_and_2.py",
+        source="deepspeedai/DeepSpeed: runtime/fp16/fused_optimizer.py, runtime/zero/stage_1_and_2.py, runtime/bf16_optimizer.py",
         precision="fp16",
         masters="optimizer",
         logits="fp32",
