@@ -94,7 +94,7 @@ def taught(case: Case, row: Lesson) -> float:
     step_P = own_P * (size / max(float(own_P.norm()), 1e-12))
     with torch.no_grad():
         for weight, part in zip(weights, step_P.split([w.numel() for w in weights])):
-            weight -= part.view_as(weight).to(weight.dtype)
+            weight.sub_(part.view_as(weight).to(weight.dtype))
         after = case.scores([case.prompt])[0]
         for weight, old in zip(weights, kept):
             weight.copy_(old)
