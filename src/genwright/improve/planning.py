@@ -132,8 +132,8 @@ def weights_bytes(model: Path) -> int:
 
 
 def _machine(workshop: Workshop) -> Machine:
-    hardware = workshop.spec.hardware
-    return Machine(cache_folder() / "calibrations", hardware.watts, hardware.usd_per_hour)
+    hardware, failing = workshop.spec.hardware, workshop.spec.adapt.mtbf_hours * 3600
+    return Machine(cache_folder() / "calibrations", hardware.watts, hardware.usd_per_hour, mtbf_seconds=failing)
 
 
 def _planned_feed(workshop: Workshop, rung: str) -> Feed:

@@ -106,7 +106,8 @@ def serving_joules(one: Server, prefill: float, token: float) -> float | None:
 
 def phase_watts(one: Server, phase: str, seconds: float) -> float | None:
     """Mean draw of one device in a phase, from what its operations are bound by."""
-    from genwright.plan.serving import op_seconds, operations
+    from genwright.plan.serving import operations
+    from genwright.plan.serving_ops import op_seconds
 
     setup = one.setup
     tokens = setup.input_tokens if phase == "prefill" else 1
