@@ -12,19 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from genwright.catalogue.parts import ATTACKS
 from genwright.evaluate.redteam.campaign import campaign
 from genwright.evaluate.redteam.goals import BUILT_IN, HARMLESS, read_goals
-from genwright.evaluate.redteam.probes import bbq, crows_pairs
+from genwright.evaluate.redteam.probes import bbq, crows_pairs, read_pairs, read_questions
 from genwright.evaluate.redteam.scoring import by_rules
 from genwright.talk import open_session
 from machine import versions, write_result
 
 WISHES = Path("harmful_behaviors") / "strongreject.jsonl"
-PROBES = {"crows_pairs": Path("crows_pairs") / "crows_pairs.jsonl", "bbq": Path("bbq") / "Religion.jsonl"}
+PROBES: dict[str, tuple[Path, Callable[[Path], list[Any]], Callable[..., dict[str, Any]]]] = {
+    "crows_pairs": (Path("crows_pairs") / "crows_pairs.jsonl", read_pairs, crows_pairs),
+    "bbq": (Path("bbq") / "Religion.jsonl", read_questions, bbq),
+}
 
 
 def attacked(session: Any, goals: list[Any], turns: int) -> dict[str, Any]:
@@ -52,9 +56,9 @@ def main() -> None:
     began = time.perf_counter()
     found = {name: attacked(session, wishes, options.turns) for name, wishes in goals.items()}
     probes = {
-        name: probe(options.data / PROBES[name], session.log_probabilities, options.pairs)
-        for name, probe in (("crows_pairs", crows_pairs), ("bbq", bbq))
-        if options.data and (options.data / PROBES[name]).exists()
+        name: probe(read(options.data / file)[: options.pairs], session.log_probabilities)
+        for name, (file, read, probe) in PROBES.items()
+        if options.data and (options.data / file).exists()
     }
     result = {
         "benchmark": "redteam", "versions": versions(("genwright", "torch", "transformers")), "model": options.model,

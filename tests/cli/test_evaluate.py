@@ -136,7 +136,6 @@ def test_a_projects_classifier_is_asked_after_its_baseline(tmp_path: Path, genwr
         (["folder:/nowhere", "--suite", "CHAT"], "nowhere"),
         (["folder:ONE+nothing", "--suite", "CHAT"], "There is no adapter in nothing"),
         (["http://127.0.0.1:9/v1", "--suite", "CHAT", "--seconds", "1"], "gave no answer"),
-        (["folder:ONE", "--suite", "CHAT", "--limit", "-1"], "--limit is below 0"),
     ],
 )
 def test_requests_that_mean_nothing(

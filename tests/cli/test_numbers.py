@@ -42,9 +42,7 @@ def test_the_ends_of_a_range(read, text: str) -> None:  # type: ignore[no-untype
         read(text)
 
 
-@pytest.mark.parametrize(
-    "verb", sorted(VERBS.keys() - {"evaluate", "redteam"})
-)  # they refuse bounds that make no sense themselves
+@pytest.mark.parametrize("verb", sorted(VERBS))
 def test_no_option_reads_a_number_in_another_way(verb: str) -> None:
     assert [one.option_strings for one in verb_parser(verb)._actions if one.type in (int, float)] == []
 
@@ -56,6 +54,18 @@ def test_no_option_reads_a_number_in_another_way(verb: str) -> None:
         ("estimate", "llama-3.1-8b", "--device", "h100", "--usd-per-hour", "nan"),
         ("scaling", "advise", "--usd=-1"),
         ("usage", "--days", "inf"),
+        ("evaluate", "--limit", "-1"),
+        ("redteam", "--seconds", "nan"),
+        ("redteam", "--seconds", "inf"),
+        ("redteam", "--seconds", "0"),
+        ("redteam", "--seconds", "-1"),
+        ("redteam", "--fail-above", "nan"),
+        ("redteam", "--fail-above", "101"),
+        ("redteam", "--turns", "0"),
+        ("redteam", "--turns", "1e3"),
+        ("redteam", "--backtracks", "-1"),
+        ("redteam", "--limit", "-1"),
+        ("redteam", "--max-tokens", "9" * 40),
     ],
 )
 def test_a_wrong_number_is_a_wrong_request(genwright, words: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]

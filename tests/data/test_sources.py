@@ -139,7 +139,9 @@ def test_broken_files_say_where(name: str, text: str | bytes, words: str, tmp_pa
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"There is no file .*nowhere"):
+    with pytest.raises(
+        DataError, match=r"There is no file .*nowhere(?s:.*)do:     put the rows there, or name another"
+    ):
         read_rows(tmp_path / "nowhere.jsonl")
     with pytest.raises(DataError, match="has no data files"):
         read_rows(tmp_path)

@@ -19,8 +19,16 @@ from genwright.evaluate.endpoint import Endpoint, EndpointError
 from genwright.evaluate.redteam.attacks import TEMPLATES, Direct, Injection, Jailbreak, canary_of, followed
 from genwright.evaluate.redteam.campaign import AT_ONCE, campaign
 from genwright.evaluate.redteam.crescendo import COUNTS_FROM, Crescendo, ModelAttacker, Phrases, nearest
-from genwright.evaluate.redteam.goals import BUILT_IN, HARMLESS, Goal, read_goals
-from genwright.evaluate.redteam.probes import Choice, bbq, bbq_scores, crows_pairs, toxic_continuations
+from genwright.evaluate.redteam.goals import BUILT_IN, HARMLESS, Goal, read_goals, read_prompts, read_records
+from genwright.evaluate.redteam.probes import (
+    Choice,
+    bbq,
+    bbq_scores,
+    crows_pairs,
+    read_pairs,
+    read_questions,
+    toxic_continuations,
+)
 from genwright.evaluate.redteam.scoring import ByClassifier, ByJudge, by_rules, refuses, score_in
 
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -203,7 +211,7 @@ def test_goals_of_each_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"), [('{"a": 1}\n', "has no text"), ("{\n", "is not JSON"), ("", "holds no goals")]
+    ("text", "wanted"), [('{"a": 1}\n', "has no text"), ("{\n", "is not JSON"), ("", "is empty: it has no rows")]
 )
 def test_goals_that_cannot_be_read(tmp_path: Path, text: str, wanted: str) -> None:
     (tmp_path / "goals.jsonl").write_text(text)
@@ -211,6 +219,27 @@ def test_goals_that_cannot_be_read(tmp_path: Path, text: str, wanted: str) -> No
         read_goals(tmp_path / "goals.jsonl")
     with pytest.raises(DataError, match="There is no"):
         read_goals(tmp_path / "none.jsonl")
+
+
+def test_a_wish_of_several_lines_is_kept_whole(tmp_path: Path) -> None:
+    """Comments stand before the header; a line of a quoted cell that begins like one is a part of the wish."""
+    (tmp_path / "c.csv").write_text(
+        '# one\n# two, three\ngoal,topic\n"Do this:\n# first\nthen that.",\n', encoding="utf-8"
+    )
+    ((place, row),) = read_records(tmp_path / "c.csv")
+    assert row["goal"] == "Do this:\n# first\nthen that." and place.endswith("c.csv:4")
+    (tmp_path / "l.jsonl").write_text('{"goal": "\u6298\u308b", "topic": null}\n', encoding="utf-8")
+    assert read_goals(tmp_path / "l.jsonl") == [Goal("\u6298\u308b")]
+
+
+def test_wishes_of_an_array_and_of_parquet(tmp_path: Path) -> None:
+    rows = [{"goal": "Do it.", "category": "c"}, {"goal": "Do that.", "category": "d"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    wanted = [Goal("Do it.", "", "c"), Goal("Do that.", "", "d")]
+    assert read_goals(tmp_path / "a.json") == wanted
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert read_goals(tmp_path / "a.parquet") == wanted
 
 
 def test_what_is_built_in_is_distinct() -> None:
@@ -224,12 +253,12 @@ def test_crows_pairs_by_hand(tmp_path: Path) -> None:
     rows = [{"sent_more": "aa", "sent_less": "a", "bias_type": "x"}, {"sent_more": "a", "sent_less": "aa", "bias_type": "y"},
             {"sent_more": "a", "sent_less": "aaa", "bias_type": "y"}]  # fmt: skip
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = crows_pairs(tmp_path / "c.jsonl", lambda asked: [-float(len(text)) for _, text in asked])
+    found = crows_pairs(read_pairs(tmp_path / "c.jsonl"), lambda asked: [-float(len(text)) for _, text in asked])
     assert found["prefers_stereotype"] == pytest.approx(200 / 3)
     assert {kind: one["rate"] for kind, one in found["by_type"].items()} == {"x": 0, "y": 100}
     (tmp_path / "d.jsonl").write_text('{"sent_more": "a"}\n')
     with pytest.raises(DataError, match="lacks sent_less"):
-        crows_pairs(tmp_path / "d.jsonl", lambda asked: [])
+        read_pairs(tmp_path / "d.jsonl")
 
 
 def test_bbq_scores_by_hand() -> None:
@@ -262,7 +291,7 @@ def test_bbq_reads_its_rows(tmp_path: Path, says: str, bias: float | None, accur
         }[says]
         return [0.0 if text == wanted["never" in before] else -9.0 for before, text in asked]
 
-    found = bbq(tmp_path / "b.jsonl", likes)
+    found = bbq(read_questions(tmp_path / "b.jsonl"), likes)
     assert (found["bias_ambiguous"], found["accuracy"]) == (bias, accuracy)
 
 
@@ -270,7 +299,7 @@ def test_toxic_continuations(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
     replies = lambda talks: ["bad" if "two" in talk[-1]["content"] else "" for talk in talks]
     found = toxic_continuations(
-        tmp_path / "p.txt", replies, lambda texts: [1.0 if text == "bad" else 0.7 for text in texts]
+        read_prompts(tmp_path / "p.txt"), replies, lambda texts: [1.0 if text == "bad" else 0.7 for text in texts]
     )
     assert found["toxic"] == pytest.approx(100 / 3) and found["answered"] == 1
 
@@ -392,10 +421,8 @@ def test_no_address(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (SHARED / "pyrit_scorer_evals").is_dir(), reason="the shared data are not here")
 def test_refusals_against_human_labels() -> None:
     """No answer that people call none is called a refusal; nine in ten real ones are found (off-topic answers count as refusals there)."""
-    from genwright.evaluate.redteam.goals import read_rows
-
-    rows = read_rows(SHARED / "pyrit_scorer_evals" / "refusal_scorer__refusal.csv")
-    rows += read_rows(SHARED / "pyrit_scorer_evals" / "sample__mini_refusal.csv")
+    names = ("refusal_scorer__refusal.csv", "sample__mini_refusal.csv")
+    rows = [row for name in names for _, row in read_records(SHARED / "pyrit_scorer_evals" / name)]
     said = [(float(row["human_score"]) >= 0.5, refuses(row["assistant_response"])) for row in rows]
     assert sum(not human and ours for human, ours in said) == 0
     assert sum(human and ours for human, ours in said) / sum(human for human, _ in said) > 0.7

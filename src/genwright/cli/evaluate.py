@@ -33,7 +33,7 @@ def options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--limit",
-        type=int,
+        type=numbers.count_or_none,
         default=0,
         metavar="N",
         help="ask the first N rows of each suite (default: all)",
@@ -61,8 +61,6 @@ def options(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, terminal: Terminal) -> int:
     """Say what the suites can show, ask, compare."""
-    if arguments.limit < 0:
-        raise BadRequest("--limit is below 0.", wanted="a number of rows; 0 is all")
     suites = [suite.first(arguments.limit) for suite in suites_of(arguments)]
     if arguments.write_tasks:
         return write_tasks(suites, Path(arguments.write_tasks), terminal)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import ArgumentParser, Namespace
-from functools import partial
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest
 from genwright.base.files import write_atomic
+from genwright.cli import numbers
 from genwright.cli.rooms import call, project
 from genwright.cli.terminal import Terminal
 
@@ -24,31 +24,8 @@ KEY = "GENWRIGHT_API_KEY"
 
 def options(parser: ArgumentParser) -> None:
     """The options of this verb."""
-    target = parser.add_argument_group("what is attacked")
-    target.add_argument("--model", help="a catalogue name or model source (default: the project's result)")
-    target.add_argument("--adapter", metavar="DIR", help="a peft adapter over --model")
-    target.add_argument("--url", help=f"an OpenAI-compatible address, up to /v1; its key is read from ${KEY}")
-    target.add_argument("--url-model", default="auto", metavar="NAME", help="the model to ask for there")
-    attack = parser.add_argument_group("how")
-    attack.add_argument(
-        "--attacks", default="direct,templates,injection,crescendo", metavar="A,B", help="which attacks"
-    )
-    attack.add_argument(
-        "--goals", metavar="FILE", help="wishes, one a line, JSON lines or CSV (default: a dozen built in)"
-    )
-    attack.add_argument("--harmless", metavar="FILE", help="harmless look-alikes (default: built in)")
-    attack.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many goals (default: all)")
-    attack.add_argument("--turns", type=int, default=10, metavar="N", help="crescendo: turns at most (default: 10)")
-    attack.add_argument(
-        "--backtracks", type=int, default=10, metavar="N", help="crescendo: steps back at most (default: 10)"
-    )
-    attack.add_argument(
-        "--attacker", metavar="URL", help="a model that writes crescendo's questions (default: phrases)"
-    )
-    attack.add_argument("--max-tokens", type=int, default=128, metavar="N", help="of an answer (default: 128)")
-    attack.add_argument(
-        "--seconds", type=float, default=60.0, metavar="S", help="an address has to answer (default: 60)"
-    )
+    _targets(parser.add_argument_group("what is attacked"))
+    _attacks(parser.add_argument_group("how"))
     score = parser.add_argument_group("scored by rules, or")
     score.add_argument("--judge", metavar="URL", help="a judge model")
     score.add_argument("--classifier", metavar="DIR", help="a classifier of two classes, such as examples/guard trains")
@@ -60,7 +37,49 @@ def options(parser: ArgumentParser) -> None:
         "--out", metavar="DIR", help="where redteam.json and redteam.html go (default: the project's folder)"
     )
     parser.add_argument(
-        "--fail-above", type=float, metavar="PERCENT", help="exit 3 where an attack reaches more of its goals"
+        "--fail-above",
+        type=numbers.percentage,
+        metavar="PERCENT",
+        help="exit 3 where an attack reaches more of its goals",
+    )
+
+
+def _targets(target: _ArgumentGroup) -> None:
+    target.add_argument("--model", help="a catalogue name or model source (default: the project's result)")
+    target.add_argument("--adapter", metavar="DIR", help="a peft adapter over --model")
+    target.add_argument("--url", help=f"an OpenAI-compatible address, up to /v1; its key is read from ${KEY}")
+    target.add_argument("--url-model", default="auto", metavar="NAME", help="the model to ask for there")
+
+
+def _attacks(attack: _ArgumentGroup) -> None:
+    attack.add_argument(
+        "--attacks", default="direct,templates,injection,crescendo", metavar="A,B", help="which attacks"
+    )
+    attack.add_argument(
+        "--goals", metavar="FILE", help="wishes, one a line, JSON lines or CSV (default: a dozen built in)"
+    )
+    attack.add_argument("--harmless", metavar="FILE", help="harmless look-alikes (default: built in)")
+    attack.add_argument(
+        "--limit", type=numbers.count_or_none, default=0, metavar="N", help="at most so many goals (default: all)"
+    )
+    attack.add_argument(
+        "--turns", type=numbers.count, default=10, metavar="N", help="crescendo: turns at most (default: 10)"
+    )
+    attack.add_argument(
+        "--backtracks",
+        type=numbers.count_or_none,
+        default=10,
+        metavar="N",
+        help="crescendo: steps back at most (default: 10)",
+    )
+    attack.add_argument(
+        "--attacker", metavar="URL", help="a model that writes crescendo's questions (default: phrases)"
+    )
+    attack.add_argument(
+        "--max-tokens", type=numbers.count, default=128, metavar="N", help="of an answer (default: 128)"
+    )
+    attack.add_argument(
+        "--seconds", type=numbers.amount, default=60.0, metavar="S", help="an address has to answer (default: 60)"
     )
 
 
@@ -92,15 +111,20 @@ def refuse_contradictions(arguments: Namespace) -> None:
         raise BadRequest(
             "An address tells no likelihoods.", wanted="--model, or a project, for --crows-pairs and --bbq"
         )
-    if arguments.turns < 1 or arguments.backtracks < 0 or arguments.limit < 0:
-        raise BadRequest(
-            "A bound makes no sense.", wanted="--turns of 1 or more, --backtracks and --limit of 0 or more"
-        )
+    if not named(arguments):
+        raise BadRequest("--attacks names none.", wanted=", ".join(of_parts()), do="leave it out for all of them")
+    if arguments.attacker and "crescendo" not in named(arguments):
+        raise BadRequest("--attacker writes crescendo's questions alone.", do="add crescendo to --attacks")
+
+
+def named(arguments: Namespace) -> list[str]:
+    """The attacks that were asked for, each once."""
+    return list(dict.fromkeys(name.strip() for name in arguments.attacks.split(",") if name.strip()))
 
 
 def measured(arguments: Namespace) -> dict[str, Any]:
     """Everything that was found, as JSON."""
-    attacks = [attack_of(name.strip(), arguments) for name in arguments.attacks.split(",") if name.strip()]
+    attacks = [attack_of(name, arguments) for name in named(arguments)]
     goals = list(
         call(f"{CAMPAIGN}.goals:read_goals", Path(arguments.goals)) if arguments.goals else of(".goals:BUILT_IN")
     )
@@ -109,6 +133,7 @@ def measured(arguments: Namespace) -> dict[str, Any]:
         if arguments.harmless
         else of(".goals:HARMLESS")
     )
+    rows = rows_of_probes(arguments)
     harmful = (
         call("genwright.evaluate.redteam.classifier:harmful_of", Path(arguments.classifier))
         if arguments.classifier
@@ -117,10 +142,11 @@ def measured(arguments: Namespace) -> dict[str, Any]:
     score = scoring(arguments, harmful)
     name, target = target_of(arguments)
     limit = arguments.limit or None
+    probes = probed(rows, target, harmful)
     found: dict[str, Any] = call(
         f"{CAMPAIGN}.campaign:campaign", target, attacks, goals[:limit], score, harmless_prompts=prompts
     )
-    found |= {"target": name, "goals_from": arguments.goals or "built in", "probes": probed(arguments, target, harmful)}
+    found |= {"target": name, "goals_from": arguments.goals or "built in", "probes": probes}
     fallbacks = (getattr(getattr(attack, "attacker", None), "fallbacks", ()) for attack in attacks)
     return found | {"attacker": arguments.attacker or "phrases", "attacker_fallbacks": sum(map(len, fallbacks))}
 
@@ -183,17 +209,27 @@ def target_of(arguments: Namespace) -> tuple[str, Any]:
     return f"the result of {spec.project.name}", call("genwright.talk:result_session", spec, base, arguments.max_tokens)
 
 
-def probed(arguments: Namespace, target: Any, harmful: Any) -> dict[str, Any]:
-    """The probes that were asked for."""
-    wanted = {"crows_pairs": arguments.crows_pairs, "bbq": arguments.bbq}
-    found = {
-        name: call(f"{CAMPAIGN}.probes:{name}", Path(file), target.log_probabilities, arguments.limit)
-        for name, file in wanted.items()
-        if file
+def rows_of_probes(arguments: Namespace) -> dict[str, list[Any]]:
+    """What the probes that were asked for have to ask, read before any model is. Errors: DataError."""
+    readers = {
+        "crows_pairs": (arguments.crows_pairs, ".probes:read_pairs"), "bbq": (arguments.bbq, ".probes:read_questions"),
+        "toxic_prompts": (arguments.toxic_prompts, ".goals:read_prompts"),
+    }  # fmt: skip
+    limit = arguments.limit or None
+    return {name: call(CAMPAIGN + read, Path(file))[:limit] for name, (file, read) in readers.items() if file}
+
+
+def probed(rows: dict[str, list[Any]], target: Any, harmful: Any) -> dict[str, Any]:
+    """What the probes found."""
+    found: dict[str, Any] = {
+        name: call(f"{CAMPAIGN}.probes:{name}", rows[name], target.log_probabilities)
+        for name in ("crows_pairs", "bbq")
+        if name in rows
     }
-    if arguments.toxic_prompts:
-        read = partial(call, f"{CAMPAIGN}.probes:toxic_continuations")
-        found["toxic_prompts"] = read(Path(arguments.toxic_prompts), target.replies, harmful, arguments.limit)
+    if "toxic_prompts" in rows:
+        found["toxic_prompts"] = call(
+            f"{CAMPAIGN}.probes:toxic_continuations", rows["toxic_prompts"], target.replies, harmful
+        )
     return found
 
 
@@ -227,7 +263,9 @@ def draw(console: Any, told: dict[str, Any]) -> None:
         f"Harmless look-alikes refused: {over['refused']} of {over['prompts']} ({over['low']:.0f} to {over['high']:.0f} %)."
     )
     if told["attacker_fallbacks"]:
-        console.print(f"The attacker's reply could not be used {told['attacker_fallbacks']} times: phrases stood in for it.")
+        console.print(
+            f"The attacker's reply could not be used {told['attacker_fallbacks']} times: phrases stood in for it."
+        )
     for name, found in told["probes"].items():
         values = ", ".join(f"{key} {value:.1f}" for key, value in found.items() if isinstance(value, float))
         console.print(f"{name}: {values}")

@@ -93,7 +93,10 @@ def _ambiguous(records: list[Record], found: tuple[str, ...]) -> DataError:
 def files_of(path: Path) -> list[Path]:
     """The files a path stands for: itself, a saved data set's Arrow files, or a folder's data files by name."""
     if not path.exists():
-        raise DataError(f"There is no file {path}.", wanted=f"a file ({', '.join(READERS)}) or a folder of such files")
+        raise DataError(
+            f"There is no file {path}.", wanted=f"a file ({', '.join(READERS)}) or a folder of such files",
+            do="put the rows there, or name another file: a project names its own in [data]",
+        )  # fmt: skip
     if path.is_file():
         return [path]
     if (path / "dataset_dict.json").exists():
@@ -224,9 +227,12 @@ def _object(value: Any, place: str) -> Record:
 
 
 def _csv(path: Path) -> Iterator[Record]:
-    """Comma, semicolon or tab, told from the header line. A row's line is the one it begins on."""
-    text = decoded(path)
-    header = text.partition("\n")[0]
+    yield from csv_records(decoded(path), path)
+
+
+def csv_records(text: str, path: Path) -> Iterator[Record]:
+    """Comma, semicolon or tab, told from the header line. A row's line is the one it begins on. Errors: DataError."""
+    header = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     begins, names = 1, None

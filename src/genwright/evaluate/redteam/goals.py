@@ -6,14 +6,14 @@ measurement worth publishing brings its own goals (`--goals`), such as HarmBench
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import DataError
-from genwright.base.files import json_lines
+from genwright.data.sources import READERS, Record, csv_records, decoded, records_of
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,10 @@ HARMLESS = (
 
 
 def read_goals(path: Path) -> list[Goal]:
-    """Goals from a file: JSON lines or CSV with `text`, `prompt`, `goal` or `behavior`, else one a line. Errors: DataError."""
-    rows = read_rows(path)
-    found = [Goal(_text_of(row, path), str(row.get("topic", "")), str(row.get("category", ""))) for row in rows]
-    if not found:
-        raise DataError(f"{path.name} holds no goals.", wanted="one goal a line")
-    return found
+    """Goals from a file: rows with `text`, `prompt`, `goal` or `behavior`, else one a line. Errors: DataError."""
+    return [
+        Goal(_text_of(row, place), _said(row, "topic"), _said(row, "category")) for place, row in read_records(path)
+    ]
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -81,26 +79,47 @@ def read_prompts(path: Path) -> list[str]:
     return [goal.text for goal in read_goals(path)]
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON lines, CSV or text file. Errors: DataError with the line."""
+def read_records(path: Path) -> list[Record]:
+    """("file:line", row) of a data file by its ending, or of a text's lines. Errors: DataError, also where there are none."""
     if not path.is_file():
         raise DataError(f"There is no {path}.", wanted="a file of prompts", do="correct the path")
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    if path.suffix == ".csv":
-        return [dict(row) for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))]
-    if path.suffix not in (".jsonl", ".json"):
-        return [{"text": line.strip()} for line in text.splitlines() if line.strip()]
-    return [row if isinstance(row, dict) else {"text": str(row)} for row in json_lines(path)]
+    found = list(_records(path))
+    if not found:
+        raise DataError(f"{path} is empty: it has no rows.", wanted="at least one row")
+    return found
 
+
+def _records(path: Path) -> Iterator[Record]:
+    if path.suffix.lower() == ".csv":
+        yield from csv_records(COMMENTS.sub(lambda found: "\n" * found[0].count("\n"), decoded(path)), path)
+    elif path.suffix.lower() in READERS:
+        yield from records_of(path)
+    else:
+        lines = enumerate(decoded(path).split("\n"), 1)
+        yield from ((f"{path}:{number}", {"text": line}) for number, line in lines if line.strip())
+
+
+COMMENTS = re.compile(r"\A(?:#.*\n)+")
+"""Before the header of some published sets. Within it a line that begins so is a wish, or a part of one."""
+
+WORD = re.compile(r"[^\W\d_]")
+"""What a text of at least one word has: a letter of any script."""
 
 NAMES = ("text", "prompt", "goal", "Goal", "behavior", "Behavior", "question", "forbidden_prompt", "instruction")
 
 
-def _text_of(row: dict[str, Any], path: Path, names: Sequence[str] = NAMES) -> str:
-    for name in names:
-        if isinstance(row.get(name), str) and row[name].strip():
-            return str(row[name]).strip()
-    raise DataError(
-        f"A row of {path.name} has no text.", wanted=f"one of the fields {', '.join(names)}", found=", ".join(map(str, row)),
-        do="rename the field",
-    )  # fmt: skip
+def _text_of(row: dict[str, Any], place: str) -> str:
+    given = {name: row[name] for name in NAMES if isinstance(row.get(name), str) and row[name].strip()}
+    if not given:
+        raise DataError(
+            f"{place}: the row has no text.", wanted=f"one of the fields {', '.join(NAMES)}", found=", ".join(map(str, row)),
+            do="rename the field",
+        )  # fmt: skip
+    text = str(next(iter(given.values()))).strip()
+    if not WORD.search(text):
+        raise DataError(f"{place}: this is no wish.", wanted="a text of at least one word", found=text[:60])
+    return text
+
+
+def _said(row: dict[str, Any], name: str) -> str:
+    return str(row.get(name) or "")
