@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest, Corrupt
-from genwright.base.files import json_lines, sha256_of_json, write_atomic
+from genwright.base.files import json_lines, sha256_of_json, text_of, write_atomic
 from genwright.catalogue.parts import METRICS
 from genwright.cli import numbers
 from genwright.cli.rooms import call, override_options, project
@@ -49,7 +49,7 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     """Measure; record or compare. 3 where something fell."""
     spec, base = project(arguments)
     file = Path(arguments.baseline) if arguments.baseline else base / BASELINE
-    before = None if arguments.record else read_baseline(file)
+    before = None if arguments.record else read_baseline(file, given=bool(arguments.baseline))
     given = {name: getattr(arguments, name) for name in ("quality", "latency", "size", "safety")}
     tolerances = call(
         "genwright.evaluate.gate:Tolerances", **{name: value for name, value in given.items() if value is not None}
@@ -65,17 +65,33 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     return 0 if passed else 3
 
 
-def read_baseline(file: Path) -> dict[str, Any]:
-    """Errors: BadRequest where there is none, Corrupt where it is not one."""
+def read_baseline(file: Path, *, given: bool = False) -> dict[str, Any]:
+    """Errors: BadRequest where there is none; where it is not one, BadRequest of a file that was given, Corrupt of our own."""
     if not file.is_file():
         raise BadRequest(f"There is no baseline {file}.", do="`genwright gate --record` writes one")
     try:
-        found = dict(json.loads(file.read_text(encoding="utf-8")))
-        if not {"quality", "safety", "handoffs", "prompts"} <= set(found):
-            raise ValueError("keys are missing")
-    except ValueError as error:
-        raise Corrupt(f"{file} is no baseline.", found=str(error), do="`genwright gate --record` writes one") from None
-    return found
+        found = json.loads(text_of(file))
+        refuse_what_cannot_be_compared(found)
+    except (BadRequest, ValueError, RecursionError) as error:
+        wrong = BadRequest if given else Corrupt
+        why = (
+            "brackets within brackets without end" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        )
+        raise wrong(f"{file} is no baseline.", found=why, do="`genwright gate --record` writes one") from None
+    return dict(found)
+
+
+def refuse_what_cannot_be_compared(found: Any) -> None:
+    """A baseline can be compared, at least with itself, and has prompts to ask. Errors: ValueError, BadRequest."""
+    if not isinstance(found, dict) or not {"quality", "safety", "handoffs", "prompts"} <= set(found):
+        raise ValueError("keys are missing")
+    try:
+        call("genwright.evaluate.gate:compare", found, found, call("genwright.evaluate.gate:Tolerances"))
+        said = [message[key] for messages in found["prompts"] for message in messages for key in ("role", "content")]
+    except (LookupError, TypeError, AttributeError, ArithmeticError):
+        raise ValueError("what stands behind its keys cannot be compared") from None
+    if not all(isinstance(text, str) for text in said):
+        raise ValueError("a prompt is no text")
 
 
 def snapshot(spec: Any, base: Path, arguments: Namespace, terminal: Terminal, prompts: Any = None) -> dict[str, Any]:
