@@ -124,6 +124,10 @@ def test_published_experts_are_tested_on_queries_they_held_out(tmp_path):
 
 def test_the_command(tmp_path, capsys):
     library = ["--library", str(tmp_path / "library")]
+    assert main(["experts", *library]) == 0
+    empty = capsys.readouterr().out
+    assert f"No expert is in {tmp_path / 'library'}" in " ".join(empty.split()) and "experts add" in empty
+    assert main(["experts", *library, "--json"]) == 0 and json.loads(capsys.readouterr().out) == []
     assert main(["experts", "add", str(adapter(tmp_path / "a")), "--as", "az", *library]) == 0
     assert main(["experts", *library]) == 0
     assert "az" in capsys.readouterr().out

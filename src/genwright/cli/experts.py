@@ -62,10 +62,16 @@ def _list(library: Any, arguments: Namespace, terminal: Terminal) -> int:
         tuple("" if row[key] is None else str(row[key]) for key in ("name", "version", "base", "rows", "licence"))
         for row in rows
     ]
-    terminal.answer(
-        rows, lambda console: console.print(table(("expert", "version", "base", "rows", "licence"), shown, right=(3,)))
-    )
+    head = ("expert", "version", "base", "rows", "licence")
+    terminal.answer(rows, lambda console: console.print(table(head, shown, right=(3,)) if shown else _empty(library)))
     return 0
+
+
+def _empty(library: Any) -> str:
+    return (
+        f"No expert is in {library.root} yet. `genwright experts add DIR` takes one in: an adapter's folder; and so does\n"
+        "`genwright apply` of a project with integrate.merge = false."
+    )
 
 
 def _add(library: Any, arguments: Namespace, terminal: Terminal) -> int:
