@@ -8,7 +8,7 @@ back when a part is taught again. Exit 3 where it was not forgotten, or somethin
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,15 @@ ROOM = "genwright.improve.unlearning"
 
 def options(parser: ArgumentParser) -> None:
     """The options of this verb."""
+    _rows_and_models(parser)
+    _training(parser.add_argument_group("how"))
+    _bounds(parser.add_argument_group("judged by"))
+    parser.add_argument(
+        "--out", metavar="DIR", default="unlearned", help="the model, unlearn.json, unlearn.html (default: unlearned)"
+    )
+
+
+def _rows_and_models(parser: ArgumentParser) -> None:
     parser.add_argument("--forget", metavar="FILE", required=True, help="questions and answers to forget")
     parser.add_argument("--retain", metavar="FILE", required=True, help="questions and answers to keep")
     parser.add_argument(
@@ -44,7 +53,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--never-saw", metavar="NAME", help="a model or project that never saw the rows, for forget quality"
     )
-    how = parser.add_argument_group("how")
+
+
+def _training(how: _ArgumentGroup) -> None:
     how.add_argument("--method", default="npo", metavar="NAME", help="how (default: npo; docs/unlearn.md has them all)")
     how.add_argument(
         "--with",
@@ -70,7 +81,9 @@ def options(parser: ArgumentParser) -> None:
     how.add_argument(
         "--seed", type=numbers.count_or_none, default=0, metavar="N", help="of order and draws (default: 0)"
     )
-    bound = parser.add_argument_group("judged by")
+
+
+def _bounds(bound: _ArgumentGroup) -> None:
     bound.add_argument(
         "--keep",
         type=numbers.amount_or_none,
@@ -84,9 +97,6 @@ def options(parser: ArgumentParser) -> None:
         default=10,
         metavar="N",
         help="of the relearning attack (default: 10)",
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", default="unlearned", help="the model, unlearn.json, unlearn.html (default: unlearned)"
     )
 
 
