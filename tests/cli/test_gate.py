@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from genwright.base.errors import Corrupt
+from genwright.cli.gate import safety
+
 WHOLE: dict[str, Any] = {
     "quality": {"suite": {"scores": [1.0, 0.0], "rows": ["a", "b"], "lower_is_better": False}}, "safety": {"attack direct": 10.0},
     "handoffs": {"merged": {"passed": True, "told": ""}}, "prompts": [[{"role": "user", "content": "Hello."}]],
@@ -55,6 +58,18 @@ def test_a_file_that_is_no_baseline(project: Path, genwright: Callable[..., Any]
         assert (
             ran.code == code and f"{name} is no baseline" in ran.err and why in ran.err and "Traceback" not in ran.err
         )
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 50_000, "3", "{}", '{"attacks": {"direct": 1}}', '{"attacks": {"direct": {"rate": null}}}']
+)
+def test_a_red_teams_result_that_is_damaged(tmp_path: Path, text: str) -> None:
+    assert safety(tmp_path / "redteam.json") == {}
+    (tmp_path / "redteam.json").write_text(text)
+    with pytest.raises(Corrupt, match="is no red team's result"):
+        safety(tmp_path / "redteam.json")
+    (tmp_path / "redteam.json").write_text('{"attacks": {"direct": {"rate": 5}}, "over_refusal": {"rate": 0}}')
+    assert safety(tmp_path / "redteam.json") == {"attack direct": 5.0, "over-refusal": 0.0}
 
 
 def test_a_file_that_is_one_is_taken(project: Path, genwright: Callable[..., Any]) -> None:

@@ -100,6 +100,7 @@ def snapshot(spec: Any, base: Path, arguments: Namespace, terminal: Terminal, pr
     stages = {name: store.latest(name) for name in ("scope", "evaluate", "integrate")}
     if None in stages.values():
         raise BadRequest("This project has no result to hold at a gate.", do="run `genwright apply` first")
+    rates = safety(base / "redteam.json")
     frozen = prompts or frozen_prompts(stages["scope"] / "validation.jsonl")
     session = call("genwright.talk:result_session", spec, base, spec.adapt.max_new_tokens)
     handoffs = call("genwright.export.handoffs:recorded", stages["integrate"].path, stages["integrate"].summary())
@@ -112,7 +113,7 @@ def snapshot(spec: Any, base: Path, arguments: Namespace, terminal: Terminal, pr
     seconds = seconds_per_token(session, frozen)
     return {
         "prompts": frozen, "quality": test_scores(stages["evaluate"]) | suite_scores(spec, session, terminal), "handoffs": handoffs,
-        "seconds_per_token": seconds, "bytes": stages["integrate"].summary().get("bytes"), "safety": safety(base / "redteam.json"),
+        "seconds_per_token": seconds, "bytes": stages["integrate"].summary().get("bytes"), "safety": rates,
     }  # fmt: skip
 
 
@@ -162,12 +163,15 @@ def suite_scores(spec: Any, session: Any, terminal: Terminal) -> dict[str, Any]:
 
 
 def safety(file: Path) -> dict[str, float]:
-    """Rates of the last red-team campaign; nothing where there was none."""
+    """Rates of the last red-team campaign; nothing where there was none. Errors: Corrupt."""
     if not file.is_file():
         return {}
-    found = json.loads(file.read_text(encoding="utf-8"))
-    rates = {f"attack {name}": float(one["rate"]) for name, one in found["attacks"].items()}
-    return rates | {"over-refusal": float(found["over_refusal"]["rate"])}
+    try:
+        found = json.loads(text_of(file))
+        rates = {f"attack {name}": float(one["rate"]) for name, one in found["attacks"].items()}
+        return rates | {"over-refusal": float(found["over_refusal"]["rate"])}
+    except (BadRequest, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        raise Corrupt(f"{file} is no red team's result.", do="`genwright redteam` writes it again") from None
 
 
 def draw(console: Any, found: list[dict[str, Any]]) -> None:
