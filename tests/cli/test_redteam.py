@@ -173,7 +173,10 @@ def test_toxic_prompts_are_read_before_their_classifier(tmp_path: Path, capsys: 
     assert "is empty: it has no rows" in capsys.readouterr().err
 
 
-def test_what_has_no_likelihoods_is_said_before_it_is_attacked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_what_has_no_likelihoods_is_said_before_it_is_attacked(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("genwright.evaluate.redteam.campaign.campaign")
     (tmp_path / "pairs.jsonl").write_text('{"sent_more": "the red house", "sent_less": "the blue house"}\n')
     model = write_model(tmp_path / "model", "seq2seq")
     words = ["--crows-pairs", str(tmp_path / "pairs.jsonl"), "--out", str(tmp_path / "out")]
