@@ -90,7 +90,7 @@ def look_at_data(path: Path, *, model: str, base: Path, format: str = "auto", co
 
 
 def estimate_model(
-    name: str, *, base: Path, adapter: str = "lora", objective: str = "instruction", rank: int = 16, seq_len: int = 1024,
+    name: str, *, base: Path, adapter: str = "lora", objective: str = "instruction", rank: int = 0, seq_len: int = 1024,
     batch_size: int = 8, steps: int = 100, precision: str = "auto", watts: float | None = None, usd_per_hour: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Size a method on this machine without a project: `batch_size` rows of `seq_len` tokens a step, one row a microbatch."""
@@ -99,7 +99,7 @@ def estimate_model(
         {"adapter": adapter, "objective": objective, "rank": rank}, config.to_dict(), steps=steps, rows=batch_size
     )
     check_context(seq_len, config.to_dict())
-    parts = {"rank": rank} if adapter == "lora" else {}
+    parts = {"rank": rank} if rank and adapter != "full" else {}
     recipe = Recipe(
         OBJECTIVES[objective](), ADAPTERS[adapter](**parts), resolve(precision).name, steps, batch_size, 1e-4, pack_tokens=seq_len
     )  # fmt: skip

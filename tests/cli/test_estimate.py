@@ -169,7 +169,7 @@ def test_a_budget_lists_what_fits_cheapest_first_with_a_plot(tiny: Path, genwrig
 
 def test_a_table_is_priced_row_by_row(tmp_path: Path, genwright: Any) -> None:
     rows, out = tmp_path / "rows.csv", tmp_path / "made" / "out.csv"
-    rows.write_text("id,model,micro_batch,device,seq_len\n1,nobody-9b,1,h100,512\n2,llama-2-7b,many,warp drive,-3\n3\n")
+    rows.write_text("id,model,micro_batch,device,seq_len\n1,nobody,1,h100,512\n2,llama-2-7b,many,warp drive,-3\n3\n")
     ran = genwright("estimate", "--rows", rows, "--out", out)
     assert ran.code == 0 and "0 of 3 rows priced, 3 refused" in ran.out
     found = list(csv.DictReader(out.read_text().splitlines()))

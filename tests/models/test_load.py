@@ -113,6 +113,14 @@ def test_a_config_that_is_not_json(folder: Path) -> None:
         load_config(folder)
 
 
+def test_a_value_of_a_wrong_type_is_named_with_its_file(folder: Path) -> None:
+    edit(folder / "config.json", hidden_size="big")
+    with pytest.raises(ModelError, match=r"config\.json: a wrong value of 'hidden_size'[\s\S]*expected int"):
+        load_config(folder)
+    with pytest.raises(ModelError, match=r"a wrong value of 'hidden_size'"):
+        load_tokenizer(folder)
+
+
 def test_an_architecture_nobody_knows(folder: Path) -> None:
     edit(folder / "config.json", model_type="brand-new")
     with pytest.raises(ModelError, match="is a 'brand-new' model, which this transformers"):

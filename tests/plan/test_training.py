@@ -237,6 +237,25 @@ def test_unknown_models_frameworks_and_configs_are_errors(tmp_path):
         config_of(str(tmp_path))
 
 
+@pytest.mark.parametrize(("written", "words"), [
+    ("[]", "is no config"), ('{"model_type": 3}', "what kind of model"), ('{"model_type": "llama", "hidden_size": "big"}', "hidden_size is no size"),
+    ('{"model_type": "gemma3", "text_config": {"num_hidden_layers": 0}}', r"text_config\.num_hidden_layers is no size"),
+    ('{"model_type": "llama", "vocab_size": true}', "vocab_size is no size"),
+])  # fmt: skip
+def test_a_config_of_wrong_values_is_named_with_its_file_and_field(tmp_path, written, words):
+    (tmp_path / "config.json").write_text(written)
+    with pytest.raises(ModelError, match=words) as told:
+        trace_training(setup(model=str(tmp_path)))
+    assert str(tmp_path / "config.json") in str(told.value)
+
+
+def test_what_transformers_refuses_in_a_config_is_named():
+    with pytest.raises(ModelError, match=r"a wrong value of 'rms_norm_eps'[\s\S]*expected float"):
+        trace_training(setup(model={**LLAMA, "rms_norm_eps": "small"}))
+    with pytest.raises(ModelError, match="is a 'lama' model, which this transformers"):
+        trace_training(setup(model={**LLAMA, "model_type": "lama"}))
+
+
 def test_a_device_without_bfloat16_is_named():
     with pytest.raises(RecipeError, match="bfloat16"):
         estimate_training(setup(precision="bf16"), device("t4"))

@@ -23,7 +23,13 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", nargs="?", help="what to size")
     parser.add_argument("--adapter", default="lora", help="how it is adapted (default: lora)")
     parser.add_argument("--objective", default="instruction", help="what is learned (default: instruction)")
-    parser.add_argument("--rank", type=numbers.count, default=16, metavar="N", help="rank of LoRA (default: 16)")
+    parser.add_argument(
+        "--rank",
+        type=numbers.count,
+        default=0,
+        metavar="N",
+        help="of a low-rank adapter (default: the framework's, 16)",
+    )
     parser.add_argument(
         "--seq-len", type=numbers.count, default=1024, metavar="N", help="tokens of a row (default: 1024)"
     )

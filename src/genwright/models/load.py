@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoTokenizer
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
@@ -30,14 +31,30 @@ def load_config(folder: Path) -> Any:
     folder = Path(folder)
     values = read_json(folder / "config.json", f"{folder} is no model folder.")
     refuse_remote_code(folder)
-    kind = values.get("model_type")
-    if kind not in CONFIG_MAPPING:
-        raise ModelError(
-            f"{folder} is a '{kind}' model, which this transformers ({transformers.__version__}) does not know.",
-            wanted="model_type in config.json", do="upgrade transformers, or choose another model",
-        )  # fmt: skip
     with quiet(), _a_folder_of_ours(folder):
-        return CONFIG_MAPPING[kind].from_dict(without_attention_keys(values))
+        return config_from(without_attention_keys(values), str(folder / "config.json"))
+
+
+def config_from(values: dict[str, Any], who: str) -> Any:
+    """A configuration of the kind that its `model_type` says. Errors: ModelError naming `who`, and the field of a wrong value."""
+    kind = values.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{who} is a '{kind}' model, which this transformers ({transformers.__version__}) does not know.",
+            wanted="a model_type that it knows", do="upgrade transformers, or choose another model",
+        )  # fmt: skip
+    try:
+        return CONFIG_MAPPING[kind].from_dict(values)
+    except StrictDataclassError as error:
+        raise _wrong_value(error, who) from error
+
+
+def _wrong_value(error: StrictDataclassError, who: str) -> ModelError:
+    field, _, cause = str(error).partition(":\n")
+    return ModelError(
+        f"{who}: {field.replace('Validation error for field', 'a wrong value of')}.", wanted="values as transformers defines them",
+        found=" ".join(cause.split()) or field, do="correct the file, or fetch the model again",
+    )  # fmt: skip
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -77,6 +94,8 @@ def _a_folder_of_ours(folder: Path) -> Iterator[None]:
     """The library's many ways of refusing a folder, as one error."""
     try:
         yield
+    except StrictDataclassError as error:
+        raise _wrong_value(error, str(Path(folder) / "config.json")) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{folder} cannot be loaded.", found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",

@@ -11,6 +11,13 @@ from genwright.catalogue.architectures import architecture
 
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 """Where configs keep the longest row."""
+SIZES = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
+    "n_embd", "n_layer", "n_head", "d_model", "d_ff", "d_kv", "num_layers", "num_heads", "num_decoder_layers", "n_layers", "n_heads",
+    "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads", "num_experts_per_tok", "num_local_experts",
+    *POSITIONS,
+)  # fmt: skip
+"""What configs state as whole numbers, where they state it; some as one number for each layer."""
 
 
 def config_of(model: str | dict[str, Any]) -> dict[str, Any]:
@@ -57,12 +64,35 @@ def _read(path: Path) -> dict[str, Any]:
     return _checked(values, str(path))
 
 
-def _checked(values: dict[str, Any], who: str) -> dict[str, Any]:
-    if not values.get("model_type"):
+def _checked(values: Any, who: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ModelError(
+            f"{who} is no config.", wanted='a JSON object with "model_type"', found=_shown(values),
+            do="name a model folder, or a config",
+        )  # fmt: skip
+    if not isinstance(values.get("model_type"), str) or not values["model_type"]:
         raise ModelError(
             f"{who} does not say what kind of model it is.",
             wanted='"model_type"',
-            found="none",
+            found=_shown(values.get("model_type")),
             do='add it, such as "llama"',
         )
+    text = values.get("text_config")
+    for part, found in (("", values), ("text_config.", text if isinstance(text, dict) else {})):
+        for name in SIZES:
+            if found.get(name) is not None and not _is_size(found[name]):
+                raise ModelError(
+                    f"{who}: {part}{name} is no size.", wanted=f'"{name}": a whole number of at least 1', found=_shown(found[name]),
+                    do="correct the file, or fetch it again",
+                )  # fmt: skip
     return values
+
+
+def _is_size(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_size(one) for one in value)
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else json.dumps(value)[:80]

@@ -10,9 +10,8 @@ from typing import Any
 from genwright.base.errors import RecipeError
 from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
 from genwright.plan.architectures import config_of, context_of
+from genwright.plan.traced.setup import ELSEWHERE, RANKED
 
-ELSEWHERE = ("llama-adapter", "llama-adapter-v2")
-"""Adapters that other frameworks have and that can be planned."""
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads")
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
 """Where configs keep them."""
@@ -25,6 +24,11 @@ def check_asked(wanted: dict[str, Any], config: Any, *, steps: int = 1, rows: in
     OBJECTIVES.path(wanted.get("objective", "instruction"))
     for name, least in (("count", 1), ("steps", 1), ("rank", 0), ("sharding_factor", 0), ("batch_size", 0)):
         _at_least(name, {"steps": steps, "batch_size": rows, **wanted}.get(name, least), least)
+    if wanted.get("rank") and wanted.get("adapter", "full") not in ("full", *RANKED):
+        raise RecipeError(
+            f"{wanted['adapter']} has no rank.", wanted=f"--rank with {', '.join(RANKED)}", found=f"--rank {wanted['rank']}",
+            do="leave --rank out",
+        )  # fmt: skip
     if wanted.get("adapter") == "full" and wanted.get("base"):
         raise RecipeError(
             f"Weights that are trained cannot be kept in {wanted['base']}.", wanted="--base with an adapter over frozen weights",

@@ -15,7 +15,7 @@ from genwright.plan.estimate import Estimate, Range
 from genwright.plan.priced.energy import footprint
 from genwright.plan.published.rows import training_answer
 from genwright.plan.search import Job, budget_of, choose, search
-from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.setup import RANKED, Setup
 from genwright.plan.training import estimate_training
 
 PETAFLOPS_DAY = 8.64e19
@@ -91,7 +91,7 @@ def _setup(config: Any, wanted: dict[str, Any], placed: Placed, rows: int) -> tu
         said = () if count == 1 else ("strategy not stated: zero3, which splits all; --strategy auto compares",)
         strategy = "single" if count == 1 else "zero3"
     values = {**wanted, "count": count, "strategy": strategy}
-    if wanted.get("adapter") == "full":
+    if wanted.get("adapter") not in RANKED:
         values["rank"] = 0
     setup = Setup(model=config, **values)
     return (replace(setup, accumulate=_microbatches(setup, rows)) if rows else setup), said

@@ -26,10 +26,10 @@ from genwright.plan.published.profile import Profile
 from genwright.plan.traced.compose import compose
 from genwright.plan.traced.pieces import Pieces
 from genwright.plan.traced.record import Allocation, Trace
-from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.setup import TRAINS_BASE, Setup
 from genwright.plan.traced.standing import REFERENCED
 
-MADE_BY = 19
+MADE_BY = 20
 """Of what a trace holds: raised when its making changes, so that older files are not read."""
 WORKSPACE = {"hopper": 32 * 2**20, "blackwell": 32 * 2**20, "cdna": 76 * 2**20}
 """cuBLAS's and hipBLASLt's, for each handle and stream: forward's thread and backward's."""
@@ -83,8 +83,8 @@ UNSTATED_SHARE = 4
 
 
 PIECE_FIELDS = (
-    "objective", "adapter", "rank", "targets", "trains_embeddings", "seq_len", "micro_batch", "precision", "base", "attention", "recompute",
-    "offload_activations", "compile", "tensor_degree", "context_degree",
+    "objective", "adapter", "rank", "targets", "settings", "trains_embeddings", "seq_len", "micro_batch", "precision", "base", "attention",
+    "recompute", "offload_activations", "compile", "tensor_degree", "context_degree",
 )  # fmt: skip
 """What a microbatch on one device depends on; the rest is put together afterwards."""
 
@@ -221,11 +221,22 @@ def _notes(setup: Setup, memory: Memory) -> tuple[str, ...]:
         found.append("compile: norms and the loss are taken as fused, the rest as it is written; the range is wider")
     if setup.optimizer == "adamw-paged-8bit":
         found.append("paged state is in memory that the device shares with the host: not in active or reserved")
-    if setup.objective in REFERENCED and setup.adapter == "full":
+    if setup.objective in REFERENCED and setup.adapter in TRAINS_BASE:
         found.append("the reference model is counted: a second copy of the weights in the compute type")
+    found += _notes_of_adapter(setup)
     if memory.retries:
         found.append(f"fits only because freed segments are returned {memory.retries} times: steps will be slower")
     return tuple(found)
+
+
+def _notes_of_adapter(setup: Setup) -> list[str]:
+    if setup.adapter == "head":
+        return [
+            "head: the body is run in every step; where rows are seen twice its states are kept, and later steps cost the head alone"
+        ]
+    if setup.adapter in ("prompt-tuning", "p-tuning") and setup.micro_batch > 1:
+        return ["virtual tokens are planned in front of each row; ours stand once in front of all that are packed"]
+    return []
 
 
 def _facts(trace: Trace, setup: Setup, memory: Memory) -> dict[str, Any]:

@@ -19,6 +19,8 @@ FRAMEWORKS: dict[str, Profile] = {
         buckets=False,
         packing=True,
         norm="eager",
+        ranks={"rslora": 64, "multilora": 4},
+        own_forward=True,
     ),
     "litgpt": Profile(
         source="Lightning-AI/litgpt: finetune/lora.py, finetune/full.py, lora.py, model.py, config_hub/",

@@ -11,7 +11,7 @@ from typing import Any
 from genwright.base.registry import unknown_name
 from genwright.plan.published.framework_rows import FRAMEWORKS
 from genwright.plan.published.profile import Profile
-from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.setup import RANKED, Setup
 
 BF16_OPTIMIZER: dict[str, Any] = {
     "gradient_buffer": "fp32",
@@ -60,8 +60,8 @@ def filled(setup: Setup) -> tuple[Setup, Profile, tuple[str, ...]]:
         "precision": profile.precision, "optimizer": profile.optimizer, "attention": profile.attention,
         "recompute": profile.recompute_sharded if sharded else profile.recompute,
     }  # fmt: skip
-    if setup.adapter != "full":
-        defaults |= {"rank": profile.rank, "targets": profile.targets}
+    if setup.adapter in RANKED:
+        defaults |= {"rank": profile.ranks.get(setup.adapter, profile.rank), "targets": profile.targets}
     if setup.adapter == "full" and setup.strategy == "single" and not setup.optimizer:
         defaults |= profile.single_full
     missing = {name: value for name, value in defaults.items() if not getattr(setup, name)}

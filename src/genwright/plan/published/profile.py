@@ -75,6 +75,10 @@ class Profile:
     """Of a low-rank adapter, where a setup names none."""
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
     """Of a low-rank adapter, likewise."""
+    ranks: dict[str, int] = field(default_factory=lambda: {"multilora": 4})
+    """The same for adapters whose default is another."""
+    own_forward: bool = False
+    """Adapters compute as ours do, without autocast around a frozen base; else as `peft`'s."""
     dropout: float = 0.0
     """Of an adapter's input: above zero its mask and its product are kept."""
     ties: bool = True

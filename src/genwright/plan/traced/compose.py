@@ -138,7 +138,7 @@ class Step(Sharded):
             min(traced, self.pieces.layers[segment.stack]),
         )
         self.depth = whole
-        found = [layer for layer in range(whole) if stand_in(layer, whole, traced) == segment.layer]
+        found = [layer for layer in range(whole) if stand_in(layer, whole, traced, self.pieces.tail) == segment.layer]
         return found[::-1] if segment.name == "backward" else found
 
     def _play(self, index: int, layer: int) -> None:
@@ -247,7 +247,7 @@ class Step(Sharded):
 def _is_middle(segment: Segment, pieces: Pieces, depth: int) -> bool:
     """Whether a traced layer stands for many: then owners are counted from it."""
     traced = pieces.traced[segment.stack]
-    return depth > traced and segment.layer == traced - 2
+    return depth > traced and segment.layer == traced - 1 - pieces.tail
 
 
 def _families(segments: list[Segment]) -> list[tuple[str, int, int]]:

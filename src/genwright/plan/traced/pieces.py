@@ -79,6 +79,8 @@ class Weight(NamedTuple):
     adapter: bool
     experts: float = 1.0
     """Share that one token passes through."""
+    whole: int = 0
+    """Numbers of an adapter's weight on all tensor-parallel ranks together; 0: not known apart."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Pieces:
     """The same of the head and its loss."""
     cache_bytes: int = 0
     """Keys and values of a token, over all layers."""
+    tail: int = 1
+    """Last layers of a stack that stand for themselves alone; the one before them stands for all between."""
 
     def to_json(self) -> str:
         """Text that `read` reads."""

@@ -12,6 +12,8 @@ from typing import Any
 
 from genwright.base.errors import RecipeError
 from genwright.base.files import sha256_of_json
+from genwright.base.registry import nearest
+from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
 
 PRECISIONS = ("fp32", "bf16", "fp16", "bf16-true", "fp16-true")
 """bf16, fp16: masters are float32 and products are taken in 16 bits. "-true": everything is kept in 16 bits."""
@@ -21,6 +23,21 @@ OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "adamw-page
 ATTENTIONS = ("", "eager", "sdpa", "flash")
 RECOMPUTES = ("none", "full", "selective")
 STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "hybrid")
+ROLES = ("q", "k", "v", "o", "gate", "up", "down")
+"""Kinds of linear layers of a block."""
+ELSEWHERE = ("llama-adapter", "llama-adapter-v2")
+"""Adapters that other frameworks have."""
+ALSO = ("ipo", "simpo")
+"""Objectives that other frameworks have: pairs, as dpo's and orpo's."""
+PAIRED = ("dpo", "ipo", "orpo", "simpo", "kto", "reward-model")
+"""Objectives whose rows are two."""
+TRAINS_BASE = ("full", "last-layers", "head", "qat")
+"""Adapters that train weights of the base itself."""
+TRAINS_TOP = ("last-layers", "head")
+"""Of them, those below which nothing needs a gradient."""
+LOW_RANK = ("lora", "rslora")
+RANKED = (*LOW_RANK, "dora", "multilora")
+"""Adapters that have a rank and targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +49,13 @@ class Setup:
     objective: str = "instruction"
     """A name of the objectives' catalogue: what is learned decides which positions have logits."""
     adapter: str = "full"
-    """A name of the adapters' catalogue, or "llama-adapter"."""
+    """A name of the adapters' catalogue, or of ELSEWHERE."""
     rank: int = 0
     """Of a low-rank adapter; 0: the framework's default."""
     targets: tuple[str, ...] = ()
     """Kinds of linear layers that are adapted: q, k, v, o, gate, up, down, head; empty: the framework's default."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the adapter's own table, beside rank and targets: layers, tokens, parallel, ...; what is left out is its default."""
     trains_embeddings: bool = False
     """An adapter beside which embeddings and head are trained whole."""
     seq_len: int = 2048
@@ -117,10 +136,30 @@ class Setup:
 
     def check(self) -> Setup:
         """Itself. Errors: RecipeError naming the nearest that would work."""
+        self._check_parts()
         self._check_names()
         self._check_numbers()
         self._check_devices()
         return self
+
+    def _check_parts(self) -> None:
+        for name, more, known in (("adapter", ELSEWHERE, ADAPTERS), ("objective", ALSO, OBJECTIVES)):
+            if (found := getattr(self, name)) not in (names := [*known, *more]):
+                close = nearest(str(found), names)
+                raise RecipeError(
+                    f"There is no {name} '{found}'.", wanted=f"one of {', '.join(sorted(names))}", found=str(found),
+                    do=f"did you mean '{close}'?" if close else "choose one",
+                )  # fmt: skip
+        if self.base and self.adapter in TRAINS_BASE[1:]:
+            raise RecipeError(
+                f"Weights that are trained cannot be kept in {self.base}.", wanted="--base with an adapter over frozen weights",
+                found=f"--adapter {self.adapter} --base {self.base}", do="set --adapter lora, or leave --base out",
+            )  # fmt: skip
+        if self.adapter in TRAINS_TOP and self.pipeline_degree > 1:
+            raise RecipeError(
+                f"{self.adapter} trains nothing on the first stages of a pipeline: they would only wait.",
+                wanted="--pipeline-degree 1", found=f"--pipeline-degree {self.pipeline_degree}", do="set --pipeline-degree 1",
+            )  # fmt: skip
 
     def _check_names(self) -> None:
         for name, known in (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from genwright.plan.published.profile import Profile
 from genwright.plan.traced.pieces import Pieces, Weight
 from genwright.plan.traced.record import Allocation
-from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.setup import TRAINS_BASE, Setup
 from genwright.plan.traced.work import of_experts, placed_weights
 
 STATES = {
@@ -113,7 +113,7 @@ class Standing:
 
         Its pass runs before the policy's and keeps its log probabilities alone, so it adds no activations to the peak.
         """
-        if self.setup.objective not in REFERENCED or self.setup.adapter != "full":
+        if self.setup.objective not in REFERENCED or self.setup.adapter not in TRAINS_BASE:
             return
         for placed in self.weights:
             numel = placed.weight.numel / (self.shards if self.split_weights else 1)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from genwright.models.surgery import layers_of
 from genwright.plan.published.profile import Profile
+from genwright.plan.traced.adapters import is_wrapped, wrap_
 from genwright.plan.traced.low_rank import FusedQKV, LowRank, Part, Scaled, adapter_parameter, mark_
 from genwright.plan.traced.recorder import Recorder
-from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.setup import ELSEWHERE, LOW_RANK, Setup
 
 BITS_OF_BASE = {"int8": 8.0 + 32 / 4096, "int4": 4.0 + 20 / 128, "nf4": 4.5, "nf4-double": 4.127}
 """Bits a weight: codes and their constants. int8: one float32 a row (LLM.int8, arXiv 2208.07339); int4: 16 bits of scale and 4 of
@@ -94,12 +95,17 @@ def quantize_(model: Any, base: str, profile: Profile) -> None:
             mark_(module.weight, genwright_base=base, genwright_keeps=keeps, genwright_half=profile.dequantizes_half)
 
 
-def adapt_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype) -> None:
-    """Adapters where the setup wants them; one product for queries, keys and values where the framework has one."""
-    if profile.fused_qkv:
+def adapt_(model: Any, setup: Setup, profile: Profile, dtype: torch.dtype, masters: torch.dtype) -> None:
+    """Adapters where the setup wants them; one product for queries, keys and values where the framework has one.
+
+    What an adapter adds is kept in `dtype`, what it trains of the base in `masters`.
+    """
+    if profile.fused_qkv and setup.adapter in ("full", *LOW_RANK, *ELSEWHERE):
         _fuse_qkv_(model)
-    if setup.adapter.startswith("llama-adapter"):
+    if setup.adapter in ELSEWHERE:
         adaption_prompts_(model, dtype, whole=setup.adapter.endswith("v2"))
+    elif is_wrapped(setup, profile, model.config):
+        wrap_(model, setup, profile, masters, dtype)
     elif setup.adapter != "full":
         _low_rank_(model, setup, profile, dtype)
     if setup.trains_embeddings:

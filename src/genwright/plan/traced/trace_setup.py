@@ -19,18 +19,20 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig
 from transformers.initialization import no_init_weights
 
+from genwright.base.errors import RecipeError
+from genwright.catalogue.parts import ADAPTERS
 from genwright.models.families import family_of
-from genwright.models.load import build_model
+from genwright.models.load import build_model, config_from
 from genwright.models.surgery import layers_of
 from genwright.plan.published.profile import Profile
+from genwright.plan.traced.adapters import experts_of, hidden_of, is_wrapped
 from genwright.plan.traced.attention import attention_name
 from genwright.plan.traced.losses import loss_of
 from genwright.plan.traced.pieces import Pieces, Segment, Weight
 from genwright.plan.traced.recorder import Cuts, Recorder
-from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.setup import PAIRED, TRAINS_BASE, Setup
 from genwright.plan.traced.surgery import BITS_OF_BASE, FIRST_PROMPTED, adapt_, fuse_norms_, quantize_
 from genwright.plan.traced.trace_forward import cache_bytes, forward_peaks
 
@@ -46,12 +48,15 @@ COMPUTE = {
 def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, depth: int = TRACED_LAYERS) -> Pieces:
     """`config` is a plain config with its `model_type`. `depth` layers are traced, or all where there are fewer."""
     full = _config(config)
-    small, stacks = shrunk(full, depth + UNLIKE_LAYERS.get(setup.adapter, 0))
+    tail = _tail(full, setup)
+    small, stacks = shrunk(full, depth + UNLIKE_LAYERS.get(setup.adapter, 0) + tail - 1)
     splits = _split(small, setup.tensor_degree)
     with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
         model = _model(small, setup, profile)
         lists = _lists(model, stacks)
         weights, parameters = _weights(model, lists, setup)
+        if setup.tensor_degree > 1 and setup.adapter != "full":
+            weights = _with_wholes(weights, _model(shrunk(full, min(stacks))[0], setup, profile))
         known = [*model.parameters(), *model.buffers()]
         vocabulary = small.get_text_config().vocab_size
         recorder = Recorder(known, vocabulary=vocabulary)
@@ -70,7 +75,9 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
             parameter.grad = None
         layer_peak, head_peak = forward_peaks(model, partial(_evaluate, model, batch, setup, profile), vocabulary)
     if not splits:
-        stream = setup.micro_batch * setup.seq_len * full.get_text_config().hidden_size * COMPUTE[setup.precision].itemsize
+        stream = (
+            setup.micro_batch * setup.seq_len * full.get_text_config().hidden_size * COMPUTE[setup.precision].itemsize
+        )
         whole = 0 if profile.sequence_parallel else stream // setup.context_degree
         segments, weights = _divided(segments, weights, setup.tensor_degree, whole)
     text = full.get_text_config()
@@ -80,8 +87,21 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
         segments, weights, depths(full), [len(layers) for layers in lists], width, getattr(text, "head_dim", None) or width // heads,
         heads, text.vocab_size, getattr(text, "max_position_embeddings", 0) or 0, recorder.left_out,
         sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()), layer_peak, head_peak,
-        cache_bytes(full, COMPUTE[setup.precision].itemsize) // setup.tensor_degree,
+        cache_bytes(full, COMPUTE[setup.precision].itemsize) // setup.tensor_degree, tail,
     )  # fmt: skip
+
+
+def _tail(config: Any, setup: Setup) -> int:
+    """Last layers that are unlike those before them: traced apart. Errors: RecipeError where the model has fewer."""
+    if setup.adapter != "last-layers":
+        return 1
+    trained, whole = int(setup.settings.get("layers", ADAPTERS["last-layers"]().layers)), sum(depths(config))
+    if not 1 <= trained <= whole:
+        raise RecipeError(
+            "last-layers trains more layers than the model has.", wanted=f"1 to {whole}", found=str(trained),
+            do='lower it, or plan adapter "full"',
+        )  # fmt: skip
+    return trained
 
 
 def _completed(recorder: Recorder, number: int, parameter: nn.Parameter) -> None:
@@ -90,8 +110,7 @@ def _completed(recorder: Recorder, number: int, parameter: nn.Parameter) -> None
 
 
 def _config(values: dict[str, Any]) -> Any:
-    values = copy.deepcopy(values)
-    return AutoConfig.for_model(values.pop("model_type"), **values)
+    return config_from(copy.deepcopy(values), "The config")
 
 
 def _depth_keys(config: Any) -> list[str]:
@@ -171,11 +190,12 @@ def _divided(
 def _model(config: Any, setup: Setup, profile: Profile) -> Any:
     """Built, adapted, cast: what the step begins with."""
     compute = COMPUTE[setup.precision]
-    full = setup.adapter == "full"
+    full = setup.adapter in ("full", "qat")
     casts = casts_weights(setup, profile)
+    masters = torch.float32 if casts else compute
     kept = torch.float32 if casts and (full or (profile.frozen == "fp32" and not setup.base)) else compute
-    if _experts(config):
-        kept = compute  # a grouped product is not among what autocast casts
+    if experts_of(config):
+        kept = masters = compute  # a grouped product is not among what autocast casts
     model = _built(config, kept, setup)
     model.config.use_cache = False
     if not profile.ties:
@@ -184,13 +204,13 @@ def _model(config: Any, setup: Setup, profile: Profile) -> Any:
     if profile.norm == "fused" or setup.compile:
         fuse_norms_(model)
     dtype = torch.float32 if profile.adapter_dtype == "fp32" and casts else compute
-    if not full:
+    if setup.adapter != "full":
         model.requires_grad_(False)
         if setup.base:
             quantize_(model, setup.base, profile)
-        adapt_(model, setup, profile, dtype)
+        adapt_(model, setup, profile, dtype, masters)
     elif profile.fused_qkv:
-        adapt_(model, setup, profile, dtype)
+        adapt_(model, setup, profile, dtype, masters)
     return model.train()
 
 
@@ -199,14 +219,11 @@ def casts_weights(setup: Setup, profile: Profile) -> bool:
     return setup.precision in ("bf16", "fp16") and profile.masters == "model" and setup.shards == 1
 
 
-def _experts(config: Any) -> int:
-    text = config.get_text_config()
-    return int(
-        getattr(text, "num_local_experts", 0)
-        or getattr(text, "num_experts", 0)
-        or getattr(text, "n_routed_experts", 0)
-        or 0
-    )
+def _autocast(model: Any, setup: Setup, profile: Profile) -> Any:
+    """Where float32 masters are cast for products. Our own adapters cast theirs by themselves (`precision.policy.around`)."""
+    own = profile.own_forward and setup.adapter not in TRAINS_BASE and is_wrapped(setup, profile, model.config)
+    casts = casts_weights(setup, profile) and not own
+    return torch.autocast("cpu", dtype=COMPUTE[setup.precision]) if casts else nullcontext()
 
 
 def _built(config: Any, dtype: torch.dtype, setup: Setup) -> Any:
@@ -250,7 +267,7 @@ def _weights(model: Any, lists: list[list[nn.Module]], setup: Setup) -> tuple[li
         for stack, layers in enumerate(lists) for number, layer in enumerate(layers) for parameter in layer.parameters()
     }  # fmt: skip
     text = model.config.get_text_config()
-    experts = _experts(model.config)
+    experts = experts_of(model.config)
     share = getattr(text, "num_experts_per_tok", 1) / experts if experts else 1.0
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -267,6 +284,12 @@ def _weights(model: Any, lists: list[list[nn.Module]], setup: Setup) -> tuple[li
         )  # fmt: skip
         parameters.append(parameter)
     return rows, parameters
+
+
+def _with_wholes(weights: list[Weight], unsplit: Any) -> list[Weight]:
+    """How many numbers each weight of an adapter has where nothing is split over tensor-parallel ranks."""
+    numels = {name: parameter.numel() for name, parameter in unsplit.named_parameters()}
+    return [weight._replace(whole=numels.get(weight.name, 0)) if weight.adapter else weight for weight in weights]
 
 
 def _recompute_(layer: Any, choice: str, recorder: Recorder) -> None:
@@ -308,7 +331,7 @@ def _keeping_products() -> Any:
 
 
 def _batch(config: Any, setup: Setup) -> dict[str, Tensor]:
-    pairs = 2 if setup.objective in ("dpo", "ipo", "orpo", "simpo", "kto", "reward") else 1
+    pairs = 2 if setup.objective in PAIRED else 1
     shape = (setup.micro_batch * pairs, max(2, setup.seq_len // setup.context_degree))
     ids = torch.zeros(shape, dtype=torch.long)
     batch = {"input_ids": ids, "labels": torch.zeros(shape, dtype=torch.long)}
@@ -319,8 +342,7 @@ def _batch(config: Any, setup: Setup) -> dict[str, Tensor]:
 
 def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Profile, recorder: Recorder) -> None:
     """Forward, loss, backward."""
-    casts = torch.autocast("cpu", dtype=COMPUTE[setup.precision]) if casts_weights(setup, profile) else nullcontext()
-    with casts:
+    with _autocast(model, setup, profile):
         with _saved_elsewhere(setup.offload_activations):
             hidden = _hidden(model, batch)
         recorder.cut("loss", -1, 0)
@@ -338,8 +360,7 @@ def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Pro
 
 def _evaluate(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Profile, recorder: Recorder) -> None:
     """A microbatch without gradients, as `validate` takes it."""
-    casts = torch.autocast("cpu", dtype=COMPUTE[setup.precision]) if casts_weights(setup, profile) else nullcontext()
-    with casts:
+    with _autocast(model, setup, profile):
         hidden = _hidden(model, batch)
         recorder.cut("loss", -1, 0)
         loss_of(model, hidden, batch["labels"], profile, setup.compile, lambda: None)
@@ -359,7 +380,4 @@ def _saved_elsewhere(active: bool) -> Iterator[None]:
 
 
 def _hidden(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """What the head reads; of a model whose body has no name of its own, the logits."""
-    given = {name: value for name, value in batch.items() if name != "labels"}
-    out = model.base_model(**given)
-    return out.last_hidden_state if hasattr(out, "last_hidden_state") else out[0]
+    return hidden_of(model, {name: value for name, value in batch.items() if name != "labels"})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from genwright.plan.traced.pieces import Pieces, Weight
 from genwright.plan.traced.record import Collective, Op, Trace
+from genwright.plan.traced.setup import TRAINS_TOP, Setup
 
 if TYPE_CHECKING:
     from genwright.plan.traced.compose import Step
@@ -42,23 +43,29 @@ def placed_weights(pieces: Pieces, pipeline: int = 1) -> list[Placed]:
             for number in range(traced)
         ]
         for layer in range(math.ceil(whole / pipeline)):
-            found += [Placed(weight, first + layer) for weight in of_layer[stand_in(layer, whole, traced)]]
+            found += [Placed(weight, first + layer) for weight in of_layer[stand_in(layer, whole, traced, pieces.tail)]]
         first += whole
     return found
 
 
-def stand_in(layer: int, whole: int, traced: int) -> int:
-    """Which traced layer equals this one: the first ones themselves, the last the last, the one before it all between."""
-    if whole <= traced or layer < traced - 2:
+def stand_in(layer: int, whole: int, traced: int, tail: int = 1) -> int:
+    """Which traced layer equals this one: the first ones themselves, the last `tail` the last, the one before them all between.
+
+    >>> [stand_in(layer, 6, 3) for layer in range(6)], [stand_in(layer, 6, 4, 2) for layer in range(6)]
+    ([0, 1, 1, 1, 1, 2], [0, 1, 1, 1, 2, 3])
+    """
+    middle = traced - 1 - tail
+    if whole <= traced or layer < middle:
         return layer
-    return traced - 1 if layer == whole - 1 else traced - 2
+    return traced - (whole - layer) if layer >= whole - tail else middle
 
 
 def trace_of(step: Step, notes: tuple[str, ...]) -> Trace:
     """The whole record of a step that was run."""
     setup, pieces = step.setup, step.pieces
     everything = [placed.weight for placed in placed_weights(pieces)]
-    whole = lambda weight: weight.numel * (setup.tensor_degree if weight.numel > 4 * pieces.width else 1)
+    split = lambda weight: setup.tensor_degree if weight.numel > 4 * pieces.width else 1
+    whole = lambda weight: weight.whole or weight.numel * split(weight)
     parameters = sum(whole(weight) for weight in everything if not weight.adapter)
     trainable = sum(whole(weight) for weight in everything if weight.trained)
     active = sum(whole(weight) * weight.experts for weight in everything if not weight.embedding)
@@ -72,7 +79,7 @@ def trace_of(step: Step, notes: tuple[str, ...]) -> Trace:
         ops=ops, collectives=_collectives(step), allocations=tuple(step.stream.out), parameters=int(parameters), trainable=int(trainable),
         active_parameters=int(active), layers=sum(pieces.layers), width=pieces.width, tokens=tokens,
         tokens_per_step=tokens * setup.data_degree,
-        model_flops=(4 * active + 2 * trained_products) * tokens * setup.data_degree,
+        model_flops=_passes(setup, active, trained_products) * tokens * setup.data_degree,
         attention_flops=12.0 * sum(pieces.layers) * width * setup.seq_len * tokens * setup.data_degree,
         launches=sum(op.count for op in ops), checkpoint_bytes=_checkpoint_bytes(step), host_bytes=step.host_bytes, notes=notes,
         left_out=tuple(pieces.left_out), meta={
@@ -81,6 +88,11 @@ def trace_of(step: Step, notes: tuple[str, ...]) -> Trace:
             "largest_weight": max(weight.numel for weight in pieces.weights),
         },
     )  # fmt: skip
+
+
+def _passes(setup: Setup, active: float, trained: float) -> float:
+    """FLOPs a token: there 2, back 2 for what a gradient passes and 2 for what is trained."""
+    return 2 * active + 4 * trained if setup.adapter in TRAINS_TOP else 4 * active + 2 * trained
 
 
 def _checkpoint_bytes(step: Step) -> float:
