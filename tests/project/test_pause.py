@@ -33,7 +33,7 @@ def holder(base: Path, kind: str) -> subprocess.Popen:
 
 def test_the_holder_is_asked_and_waited_for(tmp_path: Path) -> None:
     process = holder(tmp_path, "willing")
-    assert pause(tmp_path, wait_seconds=30) == process.pid
+    assert pause(tmp_path, wait_seconds=120) == process.pid
     assert process.wait(timeout=30) == 0
 
 

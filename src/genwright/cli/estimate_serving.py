@@ -25,13 +25,13 @@ def options(group: Any) -> None:
         help="serve it, for a profile of the catalogue, a CSV file of requests, or `fixed` with the lengths below",
     )
     group.add_argument(
-        "--input-tokens", type=int, default=512, metavar="N", help="of each prompt, for fixed (default: 512)"
+        "--input-tokens", type=numbers.count, default=512, metavar="N", help="of each prompt, for fixed (default: 512)"
     )
     group.add_argument(
-        "--output-tokens", type=int, default=128, metavar="N", help="of each answer, for fixed (default: 128)"
+        "--output-tokens", type=numbers.count, default=128, metavar="N", help="of each answer, for fixed (default: 128)"
     )
     group.add_argument(
-        "--batch", type=int, default=0, metavar="N", help="rows that are answered together (default: the best)"
+        "--batch", type=numbers.count_or_none, default=0, metavar="N", help="rows that are answered together (default: the best)"
     )
     group.add_argument("--engine", default="vllm", help="what serves it: vllm, llama.cpp, ... (default: vllm)")
     group.add_argument("--kv-precision", default="", help="of the cache: fp8, int8 (default: 16 bits)")
