@@ -54,6 +54,9 @@ def test_frameworks_as_papers_write_them(said: str, framework: str) -> None:
         ("LoRA 8-bit", "lora", "int8"),
         ("PEFT prefix tuning", "prefix-tuning", ""),
         ("(IA)^3", "ia3", ""),
+        ("QDoRA 4-bit", "dora", "nf4-double"),
+        ("linear probing", "head", ""),
+        ("freeze, fp8", "last-layers", ""),
         ("full", "full", ""),
     ],
 )

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from genwright.plan.traced.setup import TRAINS_BASE
+
 OBJECTIVES = (
     (r"\bdpo\b|ipo\b", "dpo"),
     (r"orpo", "orpo"),
@@ -55,7 +57,7 @@ def adaptation(row: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
     said = f"{row.get('adaptation') or ''} {row.get('adapt_norm') or ''}".casefold()
     detail = (row.get("adapter_detail") or "").casefold()
     values: dict[str, Any] = {"adapter": _adapter(said, detail, notes)}
-    if values["adapter"] != "full":
+    if values["adapter"] not in TRAINS_BASE:
         values["base"] = _base(f"{said} {(row.get('precision') or '').casefold()} {detail}", notes)
     if values["adapter"] in ("lora", "dora"):
         rank = re.search(r"\b(?:r|rank)\s*[=: ]\s*(\d+)", detail)
@@ -77,11 +79,13 @@ ADAPTERS = (
     (r"prefix|p-?tuning.?v2", "prefix-tuning"),
     (r"p-?tuning", "p-tuning"),
     (r"prompt", "prompt-tuning"),
-    (r"\bia3|\(ia\)|\bbitfit|\breft|linear prob", "ia3"),
-    (r"\bfreeze|\blisa\b|last layers|peft|adapter", "lora"),
+    (r"\bia3|\(ia\)|\bbitfit|\breft", "ia3"),
+    (r"linear prob|head only", "head"),
+    (r"\bfreeze|last layers", "last-layers"),
+    (r"\blisa\b|peft|adapter", "lora"),
 )
 """Words of an adaptation -> ours; the first that is found, else everything is trained."""
-NEAREST = r"bitfit|reft|linear prob|freeze|lisa\b|last layers|galore|lomo|badam|apollo|q-galore"
+NEAREST = r"bitfit|reft|freeze|lisa\b|galore|lomo|badam|apollo|q-galore"
 """Methods that nobody here plans by itself: the nearest is, and the notes say so."""
 IN_BACKWARD = r"\blomo|adalomo|badam|per-?layer|layer-?wise"
 """Methods whose gradients are used as they arrive."""
