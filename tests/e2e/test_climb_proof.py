@@ -120,7 +120,7 @@ def test_killed_in_every_rung_it_ends_and_repeats_none(project: Path, listened: 
     assert not heard.exists(), f"the test rows were read before evaluate: {heard.read_text()}"
     rungs = json.loads(done.stdout)["summaries"]["adapt"]["rungs"]
     assert [rung["name"] for rung in rungs] == list(LADDER) and not any(rung["skipped"] for rung in rungs)
-    assert {rung["name"]: rung["score"]["n"] for rung in rungs} == dict.fromkeys(LADDER, 4)
+    assert {rung["score"]["n"] for rung in rungs} == {3}, "the validation rows that there are, the same for each rung"
     assert all(rung["planned"]["seconds"] > 0 for rung in rungs), "the planner prices each rung"
     assert [event["rung"] for event in told(project, "measured") if event["stage"] == "adapt"] == list(LADDER)
     rest = subprocess.run(

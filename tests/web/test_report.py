@@ -13,7 +13,8 @@ from types import ModuleType
 import pytest
 
 from genwright.base.errors import BadRequest
-from genwright.web.report import loss_lines, render
+from genwright.web.report import render
+from genwright.web.report_scores import loss_lines
 from genwright.web.summaries import read_results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
