@@ -23,6 +23,7 @@ from genwright.plan.asked import check_asked
 from genwright.plan.here.trace import build_fake, trace_step
 from genwright.plan.priced.allocator import live_peak
 from genwright.plan.published.frameworks import filled
+from genwright.plan.search import CHANGES
 from genwright.plan.traced.attention import _attend
 from genwright.plan.traced.compose import compose
 from genwright.plan.traced.record import Trace
@@ -147,6 +148,15 @@ def test_other_frameworks_set_them_too(name: str, framework: str) -> None:
     """`peft`'s own forward, over a base in four bits where one is asked for."""
     planned = traced(setup(name, framework=framework, precision="bf16", base="nf4", rank=4))
     assert 0 < planned.trainable < planned.parameters / 2
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_remedies_are_setups_that_can_be_planned(name: str) -> None:
+    """What the search proposes where nothing fits: few bits only for a base that is frozen."""
+    one = setup(name, strategy="ddp", count=2, micro_batch=2, seq_len=512)
+    changed = {text: dataclasses.replace(one, **change(one)).check() for text, change in CHANGES}
+    assert (changed["--base int8"].base == "int8") == (name not in TRAINS_BASE)
+    assert (changed["--adapter lora"].adapter == "lora") == (name in (*TRAINS_BASE, "lora"))
 
 
 def test_what_is_trained_and_has_a_rank_is_what_the_adapters_say() -> None:

@@ -17,7 +17,7 @@ from genwright.base.errors import BadRequest, RecipeError
 from genwright.catalogue.device_names import Placed, place
 from genwright.catalogue.devices import Device
 from genwright.plan.priced.energy import footprint
-from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.setup import TRAINS_BASE, Setup
 from genwright.plan.training import estimate_training
 
 SPLITS = ("ddp", "zero2", "zero3")
@@ -205,13 +205,15 @@ CHANGES: tuple[tuple[str, Callable[[Setup], dict[str, Any]]], ...] = (
     ("--micro-batch 1", lambda one: {"micro_batch": 1, "accumulate": one.accumulate * one.micro_batch} if one.micro_batch > 1 else {}),
     ("--strategy zero2", lambda one: {"strategy": "zero2"} if one.strategy in ("ddp", "zero1") else {}),
     ("--strategy zero3", lambda one: {"strategy": "zero3"} if one.strategy in ("ddp", "zero1", "zero2") else {}),
-    ("--optimizer adamw-8bit", lambda one: {"optimizer": "adamw-8bit"} if one.adapter == "full" and "8bit" not in one.optimizer else {}),
-    ("--base int8", lambda one: {"base": "int8"} if one.adapter != "full" and not one.base else {}),
-    ("--base nf4", lambda one: {"base": "nf4"} if one.adapter != "full" and one.base in ("", "int8") else {}),
-    ("--precision bf16-true", lambda one: {"precision": "bf16-true"} if one.precision in ("", "bf16") and one.adapter == "full" else {}),
+    ("--optimizer adamw-8bit",
+     lambda one: {"optimizer": "adamw-8bit"} if one.adapter in TRAINS_BASE and "8bit" not in one.optimizer else {}),
+    ("--base int8", lambda one: {"base": "int8"} if one.adapter not in TRAINS_BASE and not one.base else {}),
+    ("--base nf4", lambda one: {"base": "nf4"} if one.adapter not in TRAINS_BASE and one.base in ("", "int8") else {}),
+    ("--precision bf16-true",
+     lambda one: {"precision": "bf16-true"} if one.precision in ("", "bf16") and one.adapter in TRAINS_BASE else {}),
     ("--seq-len halved", lambda one: {"seq_len": one.seq_len // 2} if one.seq_len > 256 else {}),
     ("--offload", lambda one: {"offload": True, "strategy": "zero3" if one.count > 1 else "zero2"} if not one.offload else {}),
-    ("--adapter lora", lambda one: {"adapter": "lora", "rank": 16} if one.adapter == "full" else {}),
+    ("--adapter lora", lambda one: {"adapter": "lora", "rank": 16, "settings": {}} if one.adapter in TRAINS_BASE else {}),
 )  # fmt: skip
 """One change each, from the one that costs least to the one that costs most."""
 
@@ -320,9 +322,9 @@ def _ladder(setup: Setup, rows: int) -> Iterator[Setup]:
         for size in sizes:
             yield replace(setup, recompute=recompute, micro_batch=size, accumulate=rows // size)
     lean = replace(setup, recompute=recomputes[-1], micro_batch=sizes[-1], accumulate=rows // sizes[-1])
-    if setup.adapter != "full" and not setup.base:
+    if setup.adapter not in TRAINS_BASE and not setup.base:
         yield from (replace(lean, base=base) for base in ("int8", "nf4"))
-    if setup.adapter == "full" and setup.strategy in ("single", "zero3"):
+    if setup.adapter in TRAINS_BASE and setup.strategy in ("single", "zero3"):
         yield replace(lean, offload=True, strategy="zero2" if setup.strategy == "single" else "zero3")
 
 
