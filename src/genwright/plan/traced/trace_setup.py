@@ -197,7 +197,9 @@ def _model(config: Any, setup: Setup, profile: Profile) -> Any:
     if experts_of(config):
         kept = masters = compute  # a grouped product is not among what autocast casts
     model = _built(config, kept, setup)
-    model.config.use_cache = False
+    for module in model.modules():  # an encoder-decoder's stacks have configs of their own
+        if hasattr(module, "config"):
+            module.config.use_cache = False
     if not profile.ties:
         _untie_(model)
     _fused_gelu_(model, profile.gelu == "fused")
