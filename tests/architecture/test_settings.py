@@ -69,11 +69,7 @@ def test_key_is_read(key: str, read: set[tuple[str, str]]) -> None:
 def test_a_parts_key_is_read(part: str, path: str, field: str, modules) -> None:
     """Its own settings are fields of its class, read from itself, by its base class, or by the layout of its objective."""
     room = path.rpartition(".")[0].replace(".", "/")
-    readers = [
-        module
-        for module in modules
-        if module.name.startswith(f"src/{room}/") or "/data/layouts" in module.name
-    ]
+    readers = [module for module in modules if module.name.startswith(f"src/{room}/") or "/data/layouts" in module.name]
     found = set().union(*(reads(module.tree) for module in readers))
     assert {("self", field), ("objective", field)} & found, f"nothing reads adapt.{part}.{field}"
 

@@ -31,7 +31,11 @@ def options(group: Any) -> None:
         "--output-tokens", type=numbers.count, default=128, metavar="N", help="of each answer, for fixed (default: 128)"
     )
     group.add_argument(
-        "--batch", type=numbers.count_or_none, default=0, metavar="N", help="rows that are answered together (default: the best)"
+        "--batch",
+        type=numbers.count_or_none,
+        default=0,
+        metavar="N",
+        help="rows that are answered together (default: the best)",
     )
     group.add_argument("--engine", default="vllm", help="what serves it: vllm, llama.cpp, ... (default: vllm)")
     group.add_argument("--kv-precision", default="", help="of the cache: fp8, int8 (default: 16 bits)")
