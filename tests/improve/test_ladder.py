@@ -55,6 +55,7 @@ def test_a_rung_beyond_the_budget_is_skipped_and_said() -> None:
         "lora: needs up to 9 hours, and the budget has 2 left"
     ]
     assert climbed.chosen == "full"
+    assert all(f"skipped {attempt.skipped}" in climbed.why for attempt in climbed.tried if attempt.skipped)
 
 
 def test_what_a_rung_really_cost_is_what_is_left_less() -> None:

@@ -83,8 +83,15 @@ def _ended(tried: list[Attempt], target: float | None, higher_is_better: bool) -
         return Climb(tuple(tried), "", False, why)
     best = max(scores, key=lambda name: scores[name] if higher_is_better else -scores[name])
     if target is None:
-        return Climb(tuple(tried), best, None, f"no target was given; {best} scored best")
-    return Climb(tuple(tried), best, False, f"no rung meets the target of {target:g}; {best} comes nearest")
+        return Climb(tuple(tried), best, None, _with_skipped(f"no target was given; {best} scored best", tried))
+    return Climb(
+        tuple(tried), best, False, _with_skipped(f"no rung meets the target of {target:g}; {best} comes nearest", tried)
+    )
+
+
+def _with_skipped(why: str, tried: list[Attempt]) -> str:
+    """A ladder that ended short says which rungs it never tried."""
+    return "; ".join([why, *(f"skipped {attempt.skipped}" for attempt in tried if attempt.skipped)])
 
 
 def _meets(score: float, target: float, higher_is_better: bool) -> bool:
