@@ -63,6 +63,29 @@ def test_a_calibration_is_measured_once_merged_and_mended(tmp_path: Path) -> Non
     assert set(calibrate([traced(8)], tmp_path, say=said.append).seconds) == set(first.seconds)
 
 
+@pytest.mark.parametrize(("faster", "told"), [(1.0, 0), (1.9, 0), (4.0, 2), (0.25, 2)])
+def test_what_was_measured_at_another_pace_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: float, told: int
+) -> None:
+    """A plan made on an idle machine from what a busy one took would be eight times too long."""
+    with Tracker() as tracker:
+        torch.zeros(8, 64) @ torch.zeros(64, 32)
+    pace = [1e11]
+    monkeypatch.setattr("genwright.plan.here.calibrate._product_rate", lambda: pace[0])
+    calibrate([tracker], tmp_path)
+    (path,) = tmp_path.glob("calibration-*.json")
+    kept = json.loads(path.read_text())
+    kept["rates"]["seconds"] = dict.fromkeys(kept["rates"]["seconds"], 9.0) | {"an operation of then": 9.0}
+    path.write_text(json.dumps(kept))
+    pace[0] *= faster
+    said: list[str] = []
+    rates = calibrate([tracker], tmp_path, say=said.append)
+    assert len(said) == told and (9.0 in rates.seconds.values()) == (told == 0)
+    assert told == 0 or "than when its operations were measured" in said[0]
+    again = json.loads(path.read_text())["rates"]
+    assert ("an operation of then" in again["seconds"]) == (told == 0) and rates == Rates(**again)
+
+
 def test_larger_products_take_longer(tmp_path: Path) -> None:
     with Tracker() as tracker:
         small, large = torch.zeros(64, 64) @ torch.zeros(64, 64), torch.zeros(1024, 1024) @ torch.zeros(1024, 1024)

@@ -1,7 +1,8 @@
 """Seconds of each operation on this machine: the operations of a trace, each run alone, once per shape, and remembered.
 
 A plan's first call for a model measures a few hundred operations in some seconds; the next reads the file. The file is
-kept per processor, thread count and torch version, and never overwrites a published figure.
+kept per processor, thread count and torch version, and never overwrites a published figure. One product is timed at every
+plan, so that what was measured on a busy machine is not believed on an idle one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ COLD_BYTES = 64 * 2**20
 LARGEST_ALONE = 512 * 2**20
 """Operations on more bytes than this are priced by the copy rate instead of being run."""
 REPEATS = 5
+ANOTHER_HOUR = 2.0
+"""A machine that multiplies so many times faster or slower than when it was measured is measured anew: what was remembered is
+another load's, or another virtual machine's under the same name."""
 
 
 def machine() -> dict[str, Any]:
@@ -49,7 +54,7 @@ def calibrate(
 ) -> Rates:
     """Measure what these traces need and the file lacks; returns all that is known of this machine."""
     path = folder / f"calibration-{sha256_of_json(machine())[:12]}.json"
-    rates = _known(path) or Rates(
+    rates = _still_true(_known(path), say) or Rates(
         bytes_per_second=_copy_rate(), flops_per_second=_product_rate(), host_seconds=host_seconds()
     )
     missing = {
@@ -61,7 +66,8 @@ def calibrate(
     if missing:
         say(f"measuring {len(missing)} operations on this machine, once")
         measured = {signature: _seconds_alone(*call) for signature, call in missing.items()}
-        since = _known(path) or rates  # another process may have added to the file meanwhile
+        since = _known(path)  # another process may have added to the file meanwhile
+        since = since if since and since.flops_per_second == rates.flops_per_second else rates
         new = {signature: seconds for signature, seconds in measured.items() if seconds is not None}
         rates = replace(rates, seconds={**since.seconds, **rates.seconds, **new})
         write_atomic(path, json.dumps({"machine": machine(), "rates": rates.to_json()}))
@@ -74,6 +80,18 @@ def _known(path: Path) -> Rates | None:
         return Rates(**json.loads(path.read_text())["rates"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _still_true(rates: Rates | None, say: Callable[[str], Any]) -> Rates | None:
+    """What is remembered, or None where this machine multiplies at another pace now."""
+    if rates is None:
+        return None
+    faster = _product_rate() / rates.flops_per_second
+    if 1 / ANOTHER_HOUR <= faster <= ANOTHER_HOUR:
+        return rates
+    pace = f"{faster:.1f} times faster" if faster > 1 else f"{1 / faster:.1f} times slower"
+    say(f"this machine is {pace} than when its operations were measured: they are measured again")
+    return None
 
 
 def _seconds_alone(operation: Any, args: Any, kwargs: Any) -> float | None:
@@ -120,7 +138,9 @@ def _copy_rate() -> float:
     return 2 * source.numel() * 4 / _median_seconds(lambda _: target.copy_(source))
 
 
+@cache
 def _product_rate() -> float:
+    """Once a process: all its plans are of one hour."""
     left = torch.full((1024, 1024), 0.5, dtype=torch.bfloat16)
     return 2 * 1024**3 / _median_seconds(lambda _: left @ left)
 
