@@ -150,7 +150,15 @@ def claims_of_plan_order(one: Result) -> list[str]:
     ]
 
 
+def claims_of_serve_overhead(one: Result) -> list[str]:
+    cell = lambda name: " · ".join(f"{one[kind][name]:.2f} ms" for kind in ("whole", "stream"))
+    return [f"{cell('p50_ms')} | {cell('p99_ms')} |", f"{one['whole']['requests']:,} requests a row"]
+
+
 PAGES = {
+    "serve_overhead": ("serving.md", claims_of_serve_overhead),
+    "serve_overhead_router_guard": ("serving.md", claims_of_serve_overhead),
+    "serve_startup": ("serving.md", lambda one: [f"{one['median']:.2f} s after it is started"]),
     "explain": ("explain.md", claims_of_explain),
     "work": ("speed.md", claims_of_work),
     "plan_order": ("plan-time.md", claims_of_plan_order),
