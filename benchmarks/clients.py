@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import write_result
-from serve_real import _model, gateway
+from serve_real import gateway, small_model
 
 HERE = Path(__file__).parent
 CLIENTS = ("openai==3.54.0", "langchain-openai==1.7.3", "llm==0.36")
@@ -153,7 +153,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="genwright-") as work:
         folder = Path(work)
         python = chosen.python or environment(folder / "venv")
-        base, gguf = _model(folder, chosen.model)
+        base, gguf = small_model(folder, chosen.model)
         with gateway(gguf, base, folder, CONTEXT) as (port, _):
             found = clients(python, f"http://127.0.0.1:{port}", folder)
     print(json.dumps(found, indent=1))

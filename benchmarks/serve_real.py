@@ -87,7 +87,7 @@ def throughput(chosen: argparse.Namespace) -> dict[str, Any]:
     """Tokens per second of four clients at a time, bare and through the gateway, in turn, the same engine process."""
     with tempfile.TemporaryDirectory(prefix="genwright-") as work:
         folder = Path(work)
-        base, gguf = _model(folder, "smollm2")
+        base, gguf = small_model(folder, "smollm2")
         with gateway(gguf, base, folder, 512) as (port, _):
             bare = int(json.loads((folder / "engine.json").read_text()).rsplit(":", 1)[1])
             rows: dict[str, list[float]] = {"engine": [], "gateway": []}
@@ -137,7 +137,7 @@ def _usage(text: str) -> dict[str, Any]:
     return next(one["usage"] for one in reversed(events) if one.get("usage"))
 
 
-def _model(folder: Path, name: str) -> tuple[Path, Path]:
+def small_model(folder: Path, name: str) -> tuple[Path, Path]:
     """(model folder, GGUF): SmolLM2-135M where it is in the cache, else a tiny model of random weights."""
     sys.path.insert(0, str(ROOT))
     from tests.e2e.tiny import write_model as write_tiny
@@ -173,7 +173,7 @@ def soak(chosen: argparse.Namespace) -> dict[str, Any]:
     """See the top of this file."""
     with tempfile.TemporaryDirectory(prefix="genwright-") as work:
         folder = Path(work)
-        base, gguf = _model(folder, "tiny")
+        base, gguf = small_model(folder, "tiny")
         adapters = _adapters(base, folder)
         with gateway(gguf, base, folder, 128) as (port, pid):
             seen, kills, swaps = uvloop.run(_soak(port, pid, adapters, _arrivals(chosen), chosen.minutes * 60))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
 from serve_parts import free_port, process  # noqa: E402
-from serve_real import _model, gateway  # noqa: E402
+from serve_real import gateway, small_model  # noqa: E402
 
 PAGE, MARK = ROOT / "docs" / "serving.md", "<!-- transcripts: written by dev/serving_transcripts.py -->\n"
 PROJECT = """[project]
@@ -78,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="genwright-") as work:
         folder, project = Path(work), Path(work, "assistant")
         project.mkdir()
-        base, gguf = _model(folder, "smollm2")
+        base, gguf = small_model(folder, "smollm2")
         with gateway(gguf, base, folder, 1024):
             url = (folder / "engine.json").read_text().strip('"')
             (project / "genwright.toml").write_text(PROJECT.format(url=url))

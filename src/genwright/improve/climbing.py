@@ -37,9 +37,6 @@ def climb_project(workshop: Workshop) -> dict[str, Any]:
     ]  # fmt: skip
     budget = {name: amount for name, amount in vars(spec.scope.budget).items() if amount is not None}
     climbed = climb(rungs, attempt, target=spec.scope.target, higher_is_better=metric.higher_is_better, budget=budget)
-    for one in climbed.tried:
-        if one.skipped and one.name not in attempts:
-            workshop.say(f"skipped {one.skipped}")
     if not climbed.chosen:
         raise BadRequest(
             "The budget affords no rung of the ladder.",

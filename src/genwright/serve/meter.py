@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -271,8 +271,3 @@ def _rotate(path: Path) -> None:
     path.replace(path.with_name("usage-1.sqlite"))
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def as_record(values: Mapping[str, Any]) -> Record:
-    """A row as the dataclass."""
-    return Record(**{name: values[name] for name in COLUMNS})
