@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners import lora
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -227,3 +227,15 @@ def test_a_merged_layer_that_still_stands_does_not_add_its_update_twice() -> Non
         torch.testing.assert_close(model(input_ids=ids).logits, before, atol=1e-5, rtol=1e-4)
         model.unmerge_adapter()
         torch.testing.assert_close(model(input_ids=ids).logits, before, atol=1e-5, rtol=1e-4)
+
+
+def test_a_bias_on_b_is_left_to_peft() -> None:
+    ids = torch.randint(0, 50, (2, 9))
+    model = get_peft_model(base(), LoraConfig(r=4, lora_bias=True, target_modules=["q_proj"])).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        theirs = model(input_ids=ids).logits
+        assert use_fused_forward_(model) == 2
+        assert torch.equal(model(input_ids=ids).logits, theirs)
