@@ -231,7 +231,8 @@ def test_a_merged_layer_that_still_stands_does_not_add_its_update_twice() -> Non
 
 def test_a_bias_on_b_is_left_to_peft() -> None:
     ids = torch.randint(0, 50, (2, 9))
-    model = get_peft_model(base(), LoraConfig(r=4, lora_bias=True, target_modules=["q_proj"])).eval()
+    biased = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, attention_bias=True))
+    model = get_peft_model(biased, LoraConfig(r=4, lora_bias=True, target_modules=["q_proj"])).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
