@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from genwright.base.errors import BadRequest
 from genwright.catalogue.devices import device
 from genwright.plan.priced.calibration import Calibration, calibration_of, interpolated, keep, kept
+from genwright.plan.priced.measure import machine_of
 from genwright.plan.priced.step_time import op_seconds
 from genwright.plan.traced.record import Op
 from genwright.plan.traced.setup import Setup
@@ -26,6 +30,20 @@ def test_what_was_kept_is_found_by_its_machine_alone(tmp_path: Path) -> None:
     assert kept({**MADE.machine, "driver": "2"}, tmp_path) is None
     assert calibration_of(device("a100"), tmp_path) == MADE
     assert calibration_of(device("h100"), tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["device", "driver", "torch"])
+def test_one_is_kept_for_each_device_driver_and_torch(name: str, tmp_path: Path) -> None:
+    """A machine that was changed in one of them has a file of its own beside the first, and each is found by its own."""
+    other = replace(MADE, machine={**MADE.machine, name: "another"}, launch_seconds=9e-6)
+    assert keep(MADE, tmp_path) != keep(other, tmp_path) and len(list(tmp_path.iterdir())) == 2
+    assert kept(MADE.machine, tmp_path) == MADE and kept(other.machine, tmp_path) == other
+
+
+def test_this_machine_is_told_by_processor_system_torch_and_threads() -> None:
+    found = machine_of("cpu")
+    assert set(found) == {"device", "driver", "torch", "threads"} and found["device"]
+    assert (found["driver"], found["torch"]) == (platform.release(), torch.__version__)
 
 
 def test_a_damaged_file_is_no_calibration(tmp_path: Path) -> None:

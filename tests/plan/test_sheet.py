@@ -108,13 +108,28 @@ def test_a_calibration_of_this_device_is_used_and_another_s_refused(
         Calibration({"device": "NVIDIA H100 80GB HBM3", "torch": "2"}, products=(("bf16", 8, 8, 8, 1e-6),)), tmp_path
     )
     for where in (mine, tmp_path):
-        assert _sheet(calibrations=where)["basis"] == "calibrated" and asked[-1][1].machine["torch"] == "2"
-    assert _sheet(calibrations=tmp_path, device="a100-80gb")["basis"] == "datasheet"
+        assert _sheet(calibration=where)["basis"] == "calibrated" and asked[-1][1].machine["torch"] == "2"
+    assert _sheet(kept=tmp_path)["basis"] == "calibrated"
+    assert _sheet(kept=tmp_path, device="a100-80gb")["basis"] == "datasheet"
     other = tmp_path / "speeds-other.json"
     other.write_text(json.dumps({"machine": {}}))
     for where, device in ((mine, "a100-80gb"), (other, "h100"), (tmp_path / "none.json", "h100")):
         with pytest.raises(DataError, match="is no calibration of"):
-            _sheet(calibrations=where, device=device)
+            _sheet(calibration=where, device=device)
+
+
+def test_a_folder_that_was_named_must_hold_a_calibration_of_the_device(
+    asked: list[tuple[Setup, Any]], tmp_path: Path
+) -> None:
+    """A person who names a folder means to be answered from it, never from a data sheet in its stead."""
+    from genwright.plan.priced.calibration import Calibration, keep
+
+    with pytest.raises(DataError, match=r"is no calibration of H100[\s\S]*a folder with 0 of other devices"):
+        _sheet(calibration=tmp_path)
+    keep(Calibration({"device": "NVIDIA H100 80GB HBM3"}), tmp_path)
+    with pytest.raises(DataError, match="a folder with 1 of other devices"):
+        _sheet(calibration=tmp_path, device="a100-80gb")
+    assert _sheet(calibration=tmp_path)["basis"] == "calibrated"
 
 
 def test_recipes_take_the_budget_s_words_and_search_what_they_set(asked: list[tuple[Setup, Any]]) -> None:

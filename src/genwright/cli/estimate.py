@@ -116,7 +116,7 @@ def _device_options(group: Any) -> None:
         "--calibration",
         metavar="FILE",
         type=Path,
-        help="of `genwright calibrate`, made on such a device (default: the cache's, if any)",
+        help="of `genwright calibrate`, made on such a device, or a folder of them (default: the cache's, if any)",
     )
     group.add_argument("--region", default="world", help="where it runs, for the carbon (default: world)")
 
@@ -199,7 +199,8 @@ def _on_device(arguments: Namespace, terminal: Terminal) -> int:
         cache=_cache(),
         region=arguments.region,
         usd_per_hour=arguments.usd_per_hour,
-        calibrations=arguments.calibration or _calibrations(),
+        calibration=arguments.calibration,
+        kept=_calibrations(),
         rows=arguments.batch_size,
     )
     terminal.answer(facts, lambda console: _draw_sheet(console, facts))

@@ -38,25 +38,27 @@ def sheet(
     cache: Path | None = None,
     region: str = "world",
     usd_per_hour: float | None = None,
-    calibrations: Path | None = None,
+    calibration: Path | None = None,
+    kept: Path | None = None,
     rows: int = 0,
 ) -> dict[str, Any]:
     """Plan `model` on `device`; `wanted` are fields of a Setup, and its strategy may be "auto".
 
-    `calibrations` is a file of `genwright calibrate`, or a folder of them in which one of this device is looked for. `rows` of a
-    step over all devices set how many microbatches it takes. Errors: BadRequest naming the nearest that would work.
+    `calibration` is a file of `genwright calibrate`, or a folder of them, which must hold one of this device; without it the
+    folder `kept` may. `rows` of a step over all devices set how many microbatches it takes. Errors: BadRequest naming the
+    nearest that would work; DataError for a calibration that is not there.
     """
     placed = place(device)
     config, note = _model(model)
     check_asked(wanted, config, steps=steps, rows=rows)
     setup, said = _setup(config, wanted, placed, rows)
-    calibration = _calibration(calibrations, placed)
+    measured = _calibration(calibration, kept, placed)
     if wanted.get("strategy") == "auto":
-        setup = choose(setup, placed, cache=cache, calibration=calibration)
+        setup = choose(setup, placed, cache=cache, calibration=measured)
         said = (f"strategy auto: {setup.strategy} is the fastest that fits, or the one that needs least",)
-    found = estimate_training(setup, placed, cache=cache, calibration=calibration)
+    found = estimate_training(setup, placed, cache=cache, calibration=measured)
     notes = (*((note,) if note else ()), *said)
-    return _page(model, setup, placed, found, steps, region, usd_per_hour, notes, calibration is not None)
+    return _page(model, setup, placed, found, steps, region, usd_per_hour, notes, measured is not None)
 
 
 def recipes(
@@ -108,20 +110,26 @@ def _microbatches(setup: Setup, rows: int) -> int:
     return rows // once
 
 
-def _calibration(where: Path | None, placed: Placed) -> Any:
-    """The newest of this device in a folder, or the one that a file holds. Errors: DataError for a file of another device."""
+def _calibration(asked: Path | None, kept: Path | None, placed: Placed) -> Any:
+    """What was asked for, a file or the newest of this device in a folder; else what is kept of it, if anything. Errors: DataError."""
     from genwright.plan.priced.calibration import calibration_of
 
-    if where is None or where.is_dir():
-        return calibration_of(placed.device, where) if where else None
-    found = calibration_of(placed.device, where.parent)
-    if found is None or not where.name.endswith(f"-{found.key}.json"):
+    if asked is None:
+        return calibration_of(placed.device, kept) if kept else None
+    found = calibration_of(placed.device, asked if asked.is_dir() else asked.parent)
+    if found is None or not (asked.is_dir() or asked.name.endswith(f"-{found.key}.json")):
         raise DataError(
-            f"{where} is no calibration of {placed.device.title}.", wanted="a file that `genwright calibrate` wrote on such a device",
-            found="none that can be read" if not where.is_file() else "another device's, or another kind of file",
-            do="name it as it was written, or leave --calibration out",
+            f"{asked} is no calibration of {placed.device.title}.", wanted="what `genwright calibrate` wrote on such a device",
+            found=_instead(asked), do="name the file or the folder that it said, or leave --calibration out",
         )  # fmt: skip
     return found
+
+
+def _instead(asked: Path) -> str:
+    """What is there where a calibration was said to be."""
+    if asked.is_dir():
+        return f"a folder with {len(list(asked.glob('speeds-*.json')))} of other devices"
+    return "another device's, an older one, or another kind of file" if asked.is_file() else "none that can be read"
 
 
 def _page(
