@@ -20,7 +20,7 @@ from genwright.improve.climbing import climb_project
 from genwright.improve.lessons import best_so_far, pair_of, reading, texts_of, without_held_out
 from genwright.improve.pairs import NothingToLearn, fold, make_pairs, wrong_answers
 from genwright.improve.planning import in_turn, plan_rung
-from genwright.improve.solution import open_adapter
+from genwright.improve.solution import open_adapter, read_solution
 from genwright.improve.workshop import Workshop
 from genwright.models.load import load_model
 from genwright.plan.estimate import Estimate, Range
@@ -89,8 +89,9 @@ def test_the_best_adapter_is_continued_from_and_pairs_are_of_training_rows(
     shop: Callable[..., Workshop], unplanned: None, tmp_path: Path
 ) -> None:
     made = shop(
-        'adapt.ladder=["zero-shot", "lora", "preference"]', "adapt.pairs=20", "adapt.steps=2", "scope.target=101.0"
-    )
+        'adapt.ladder=["zero-shot", "lora", "preference"]', "adapt.pairs=20", "adapt.steps=2", "scope.target=101.0",
+        "adapt.milestones=[1]",
+    )  # fmt: skip
     climbed = climb_project(made)
     assert [rung["skipped"] for rung in climbed["rungs"]] == ["", "", ""]
     assert climbed["recipes"]["preference"]["objective"]["name"] == "DPO"
@@ -114,6 +115,13 @@ def test_the_best_adapter_is_continued_from_and_pairs_are_of_training_rows(
     assert climbed["rungs"][2]["measured"]["pairs"] == len(pairs)
     publish(made, "preference", tmp_path / "out")
     assert (tmp_path / "out" / "preference" / "pairs.jsonl").exists()
+    (kept,) = (tmp_path / "out" / "preference" / "milestones").iterdir()
+    (adapter,) = (folder / "lessons" / "aligning" / "milestones").glob("step-*/adapter")
+    half = open_adapter(load_model(folder / "lessons" / "start", dtype=torch.float32), adapter).merge_and_unload()
+    milestone = weights(Path(read_solution(kept, tmp_path / "model").model))[name]
+    torch.testing.assert_close(milestone, dict(half.named_parameters())[name])
+    assert not torch.equal(start, milestone) and not torch.equal(milestone, end)
+    assert (kept / "model" / "tokenizer.json").exists()
 
 
 def test_answered_rows_are_not_answered_again(shop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from genwright.improve.prompts import Prompt
 from genwright.improve.searching import TRIALS, kept, search_lora, search_prompt
 from genwright.improve.solution import write_solution
 from genwright.improve.together import train_together
-from genwright.improve.training import train_to_end
+from genwright.improve.training import MILESTONES, train_to_end
 from genwright.improve.workshop import FINISHED, Workshop
 from genwright.models.families import Head
 from genwright.models.tokenizer_files import copy_tokenizer
@@ -132,15 +132,24 @@ def _align(workshop: Workshop, rung: str) -> dict[str, Any]:
         pairs = make_pairs(workshop, rung)
     lesson = _lesson(workshop, rung, "aligning")
     trained = _train_lesson(lesson, rung, first, "adapter", "aligning")
-    shutil.rmtree(folder / "model", ignore_errors=True)
     with measuring() as folding, memory_is_an_error("merge", rung):
-        fold(lesson.model, first / "adapter", folder / "model")
+        _fold_all(lesson, first, folder)
     found = {
         "train_seconds": finding.seconds,
         "train_peak_bytes": finding.peak_bytes,
         "merge_peak_bytes": folding.peak_bytes,
     }
     return added(found, trained) | {"pairs": pairs, "pairs_seconds": finding.seconds}
+
+
+def _fold_all(lesson: Workshop, learned: Path, folder: Path) -> None:
+    """The result of a lesson and its milestones, adapters all, as models that need nothing of what served to make them."""
+    for name in ("model", MILESTONES):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    fold(lesson.model, learned / "adapter", folder / "model")
+    for step in sorted((learned / MILESTONES).glob("step-*")):
+        fold(lesson.model, step / "adapter", folder / MILESTONES / step.name / "model")
+        write_solution(folder / MILESTONES / step.name, form="model", examples=0, head=lesson.head)
 
 
 _FIRST: dict[str, Callable[[Workshop, str], dict[str, Any]]] = {"": _train, "reading": _read_on, "pairs": _align}

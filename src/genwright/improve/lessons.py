@@ -103,9 +103,12 @@ def aligning(workshop: Workshop, rung: str, pairs: list[Row] | None = None) -> W
     folder = workshop.made / rung
     start = folder / LESSONS / "start"
     rows = pairs if pairs is not None else load_rows(folder / PAIRS)
-    rate = workshop.spec.adapt.learning_rate or ADAPTERS["lora"].default_learning_rate
+    adapt = workshop.spec.adapt
+    rate = adapt.learning_rate or ADAPTERS["lora"].default_learning_rate
     model = start if start.exists() else Path(best_so_far(workshop, rung).model)
-    return workshop.learning(_alike(rows), objective="dpo", model=model, learning_rate=rate * ALIGNING_RATE)
+    return workshop.learning(
+        _alike(rows), objective="dpo", model=model, learning_rate=rate * ALIGNING_RATE, milestones=adapt.milestones
+    )
 
 
 def refuse_unwritten(workshop: Workshop) -> None:

@@ -87,16 +87,17 @@ class Workshop:
         return {}
 
     def learning(
-        self, rows: dict[str, list[Row]], *, objective: str = "", model: Path | None = None, learning_rate: float = 0.0
-    ) -> Workshop:
+        self, rows: dict[str, list[Row]], *, objective: str = "", model: Path | None = None, learning_rate: float = 0.0,
+        milestones: tuple[int, ...] = (),
+    ) -> Workshop:  # fmt: skip
         """The same project learning other rows, with another objective, rate or model, where one is given.
 
-        Rows of its own leave nothing to choose by: such a lesson has no milestones and ends when its steps do.
+        Rows of its own leave nothing to choose by: such a lesson ends when its steps do, and has the milestones that are given.
         """
         adapt = self.spec.adapt
         lesson = dataclasses.replace(
             adapt, objective=objective or adapt.objective, learning_rate=learning_rate or adapt.learning_rate,
-            **({"milestones": (), "validate_every": 0, "patience": 0, "validation_rows": 0} if rows else {}),
+            **({"milestones": milestones, "validate_every": 0, "patience": 0, "validation_rows": 0} if rows else {}),
         )  # fmt: skip
         shop = Workshop(
             dataclasses.replace(self.spec, adapt=lesson), scope=self.scope, model=model or self.model, made=self.made,
