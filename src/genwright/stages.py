@@ -23,14 +23,16 @@ from genwright.data.sources import read_rows
 from genwright.data.splits import check_leakage, split
 from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
 from genwright.export.expert import publish_expert
-from genwright.export.handover import hand_over, hand_over_served
-from genwright.export.merge import Say, merge_adapter
+from genwright.export.handover import hand_over, hand_over_served, merge_checked
+from genwright.export.merge import Say
 from genwright.improve.attempting import publish
 from genwright.improve.climbing import climb_project
 from genwright.improve.judging import groups_of, judge
 from genwright.improve.lessons import TEXT, without_held_out
 from genwright.improve.placing import memory_bytes, placement_of
+from genwright.improve.searching import kept
 from genwright.improve.selecting import TryOut
+from genwright.improve.solution import Solution
 from genwright.improve.unlearning import of_project, succeeded
 from genwright.improve.unlearning import unlearn as unlearned
 from genwright.improve.workshop import Workshop
@@ -75,12 +77,14 @@ def scope(context: Context) -> dict[str, Any]:
 def _raw_text(context: Context, rows: dict[str, list[Row]], warnings: list[str]) -> dict[str, Any]:
     """Keep data.text beside the splits, without the texts in which a validation or test row stands whole."""
     dataset = read_rows(context.base / context.spec.data.text, format="text", columns=context.spec.data.columns)
-    kept = without_held_out(dataset.rows, [*rows["validation"], *rows["test"]])
-    if len(kept) < len(dataset.rows):
-        left_out = len(dataset.rows) - len(kept)
+    texts = without_held_out(dataset.rows, [*rows["validation"], *rows["test"]])
+    if len(texts) < len(dataset.rows):
+        left_out = len(dataset.rows) - len(texts)
         warnings.append(f"{left_out} texts of data.text are left out: a validation or test row stands in them.")
-    write_rows(context.out / f"{TEXT}.jsonl", kept)
-    return {"text": {"fingerprint": dataset.fingerprint, "rows": len(kept), "left_out": len(dataset.rows) - len(kept)}}
+    write_rows(context.out / f"{TEXT}.jsonl", texts)
+    return {
+        "text": {"fingerprint": dataset.fingerprint, "rows": len(texts), "left_out": len(dataset.rows) - len(texts)}
+    }
 
 
 def select(context: Context) -> dict[str, Any]:
@@ -132,17 +136,17 @@ def unlearn(context: Context) -> dict[str, Any]:
     """Make what was chosen forget some rows and keep others; ask it before and after, and attack what is left."""
     workshop = Workshop.of(context, made=context.inputs["adapt"])
     say = lambda text: context.events.write("note", stage="unlearn", text=text)
-    model = merged_result(workshop, context, say)
-    request = of_project(context.spec, model, context.base)
-    found = unlearned(request, context.out, say, context.stop)
+    whole, parity = _one_model(workshop, context, say)
+    found = unlearned(of_project(context.spec, Path(whole.model), context.base), context.out, say, context.stop)
     if (context.out / "adapter").exists():
-        merge_adapter(model, context.out / "adapter", context.out / "model", say=say)
+        forgot = replace(whole, adapter=str(context.out / "adapter"))
+        parity["merged after forgetting"] = merge_checked(workshop, forgot, context.out / "model", say)["parity"]
         shutil.rmtree(context.out / "adapter")
-    return {**found, "model": "model", "met": succeeded(found)}
+    return {**found, "model": "model", "parity": parity, "met": succeeded(found)}
 
 
-def merged_result(workshop: Workshop, context: Context, say: Say) -> Path:
-    """The folder of the chosen rung's model, its adapter merged. Errors: BadRequest for one that cannot be, or writes no text."""
+def _one_model(workshop: Workshop, context: Context, say: Say) -> tuple[Solution, dict[str, Any]]:
+    """The chosen rung as one model, and how far a merge moved it. Errors: BadRequest for one that cannot be, or writes no text."""
     solution = workshop.solution(_chosen(context))
     mergeable = not solution.adapter or ADAPTERS[RUNGS[solution.rung](context.spec, solution.rung).method].mergeable
     if solution.head.kind != "language" or not mergeable:
@@ -151,11 +155,12 @@ def merged_result(workshop: Workshop, context: Context, say: Say) -> Path:
             do="leave [unlearn] out, or adapt by full fine-tuning or lora",
         )  # fmt: skip
     if not solution.adapter:
-        return Path(solution.model)
-    merged = context.work / "merged"
-    if not merged.exists():
-        merge_adapter(Path(solution.model), Path(solution.adapter), merged, head=solution.head, say=say)
-    return merged
+        return solution, {}
+    merged, note = context.work / "merged", context.work / "merged.json"
+    if not note.exists():
+        shutil.rmtree(merged, ignore_errors=True)
+    found = kept(note, lambda: merge_checked(workshop, solution, merged, say))
+    return replace(solution, model=str(merged), adapter=""), {"merged before forgetting": found["parity"]}
 
 
 def _chosen(context: Context) -> str:

@@ -8,7 +8,11 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
 from tests.e2e.tiny import write_project
+
+from genwright.export.handoffs import recorded
+from genwright.export.merge import Parity
 
 
 def test_a_result_at_the_gate(tmp_path: Path, genwright_here: Callable) -> None:
@@ -35,6 +39,40 @@ def test_a_result_at_the_gate(tmp_path: Path, genwright_here: Callable) -> None:
     (project / "gate.json").write_text("{}")
     broken = genwright_here(project, "gate")
     assert broken.code == 1 and "is no baseline" in broken.err
+
+
+def test_forgetting_is_handed_on_behind_the_same_gate(
+    tmp_path: Path, genwright_here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LoRA, merged, made to forget by LoRA, merged: each merge is compared on the frozen prompts; one that fails ends the run."""
+    project = write_project(
+        tmp_path, kind="chat", task="chat", family="decoder", method="lora", objective="instruction"
+    )
+    sharpen(project / "model")
+    row = lambda n, colour: json.dumps({"prompt": f"what colour is house number {n}", "completion": colour}) + "\n"
+    (project / "forget.jsonl").write_text(row(1, "red") + row(2, "green"))
+    (project / "retain.jsonl").write_text(row(3, "white") + row(4, "blue"))
+    with (project / "genwright.toml").open("a") as file:
+        file.write('\n[unlearn]\nforget = "forget.jsonl"\nretain = "retain.jsonl"\nadapter = "lora"\n')
+        file.write("steps = 1\nbatch_size = 4\nrelearn_steps = 0\n")
+    merges = ["merged before forgetting", "merged after forgetting"]
+
+    moved = lambda *_, **__: Parity(0.5, same_tokens=False, prompts=8)
+    with monkeypatch.context() as broken:
+        broken.setattr("genwright.export.handover.merge_adapter", moved)
+        failed = genwright_here(project, "apply")
+        assert failed.code == 1 and "does not answer as the adapted one did" in failed.err
+
+    done = genwright_here(project, "apply", "--json")
+    parity = done.json["summaries"]["unlearn"]["parity"]
+    assert list(parity) == merges and all(one["rows"] > 0 for one in parity.values()), done.told
+    assert all(one["max_logit_difference"] < one["tolerance"] for one in parity.values())
+    assert genwright_here(project, "gate", "--record").code == 0
+    held = genwright_here(project, "gate", "--json", "--latency", "100000")
+    assert held.code == 0 and set(merges) < {one["what"] for one in held.json["findings"]}, held.told
+    parity["merged after forgetting"]["max_logit_difference"] = 0.5
+    found = recorded(project, {}, {"parity": parity})
+    assert [found[name]["passed"] for name in merges] == [True, False]
 
 
 def sharpen(folder: Path) -> Path:

@@ -103,7 +103,11 @@ def snapshot(spec: Any, base: Path, arguments: Namespace, terminal: Terminal, pr
     rates = safety(base / "redteam.json")
     frozen = prompts or frozen_prompts(stages["scope"] / "validation.jsonl")
     session = call("genwright.talk:result_session", spec, base, spec.adapt.max_new_tokens)
-    handoffs = call("genwright.export.handoffs:recorded", stages["integrate"].path, stages["integrate"].summary())
+    forgot = store.latest("unlearn") if spec.unlearn.forget else None
+    handoffs = call(
+        "genwright.export.handoffs:recorded", stages["integrate"].path, stages["integrate"].summary(),
+        forgot.summary() if forgot else None,
+    )  # fmt: skip
     if arguments.url:
         asked = call(
             "genwright.evaluate.endpoint:Endpoint", arguments.url, model=arguments.url_model,

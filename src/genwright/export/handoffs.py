@@ -2,8 +2,8 @@
 
     gap_t = max_v log p(v | prompt, answer before t) - log p(answer t | ...)        p: the trained model, float32
 
-The record that `integrate` leaves proves the merge (`export.merge`) and the file for the engine (`export.served`); an address
-is asked here and now, and its greedy answers are read by the trained model.
+The records of the stages prove each merge (`export.handover`) and the file for the engine (`export.served`); an address is asked
+here and now, and its greedy answers are read by the trained model.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ TOLERANCE = 0.7
 """Nats, for an address whose number type is not known: `serve.parity`'s for 8 bits."""
 
 
-def recorded(folder: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What `integrate` proved of its own hand-offs: {name: {passed, told}}."""
-    found: dict[str, dict[str, Any]] = {}
-    if parity := summary.get("parity"):
-        passed = parity["max_logit_difference"] <= parity["tolerance"]
-        found["merged"] = {"passed": passed, "told": f"logits differ by at most {parity['max_logit_difference']:.2g}"}
+def recorded(
+    folder: Path, summary: Mapping[str, Any], forgot: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What `integrate`, and `unlearn` before it where there is one, proved of their hand-offs: {name: {passed, told}}."""
+    parities = {**(forgot or {}).get("parity", {}), "merged": summary.get("parity")}
+    found = {name: _merged(parity) for name, parity in parities.items() if parity}
     for record in sorted(folder.rglob(RECORD)):
         found["engine's file"] = _checked(record.parent)
     return found
+
+
+def _merged(parity: Mapping[str, float]) -> dict[str, Any]:
+    difference = parity["max_logit_difference"]
+    return {"passed": difference <= parity["tolerance"], "told": f"logits differ by at most {difference:.2g}"}
 
 
 def _checked(folder: Path) -> dict[str, Any]:

@@ -45,10 +45,19 @@ def _handed(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Callab
         say(f"{solution.rung} cannot be folded into the base's weights: the adapter is handed over")
     if not merge or not mergeable:
         return {"form": "adapter", "path": "adapter", "parity": None, "bytes": _size(out)}
+    merged = merge_checked(workshop, solution, out / "model", say)
+    return {"form": "merged", "path": "model", "bytes": _size(out), **merged}
+
+
+def merge_checked(workshop: Any, solution: Any, out: Path, say: Callable[[str], Any]) -> dict[str, Any]:
+    """Fold a solution's adapter into its model, behind the parity gate on the frozen prompts; returns what was measured.
+
+    Errors: GenwrightError when the gate fails.
+    """
     prompts = [workshop.prompt_ids(row) for row in workshop.rows("validation")[:FROZEN_PROMPTS]]
     with measuring() as measured, memory_is_an_error("merge", solution.rung):
         parity = merge_adapter(
-            Path(solution.model), Path(solution.adapter), out / "model", prompts=prompts, head=solution.head, say=say
+            Path(solution.model), Path(solution.adapter), out, prompts=prompts, head=solution.head, say=say
         )
     difference = parity.max_logit_difference
     say(f"merged in float32: logits of {len(prompts)} frozen prompts differ by at most {difference:.2g}")
@@ -58,10 +67,9 @@ def _handed(workshop: Any, solution: Any, out: Path, *, merge: bool, say: Callab
             do="set integrate.merge = false to hand over the adapter, and report this",
         )  # fmt: skip
     return {
-        "form": "merged", "path": "model", "bytes": _size(out),
         "measured": {"merge_peak_bytes": measured.peak_bytes, "seconds": measured.seconds},
         "parity": {"max_logit_difference": difference, "tolerance": TOLERANCE, "rows": len(prompts)},
-    }  # fmt: skip
+    }
 
 
 def hand_over_served(
