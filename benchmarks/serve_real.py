@@ -51,7 +51,6 @@ async def run_gateway(gguf: Path, base: Path, folder: Path, port: int, context: 
     from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
     from genwright.serve.experts import ExpertLibrary
     from genwright.serve.gateway import Gateway, application
-    from genwright.serve.house import cpu_seconds
     from genwright.serve.live import Holders, LiveLibrary
     from genwright.serve.meter import Meter
     from genwright.serve.pool import Pool
@@ -60,7 +59,7 @@ async def run_gateway(gguf: Path, base: Path, folder: Path, port: int, context: 
     engine = LlamaCpp("tiny", LlamaSettings(gguf, folder, base, context=context, threads=1))
     pool, meter, holders = Pool([engine]), Meter(folder), Holders()
     live = LiveLibrary(ExpertLibrary(folder / "library"), pool, holders)
-    split = Split(Estimated(20.0, 6.0, 2, lambda: cpu_seconds(engine.pid)), 6.0)
+    split = Split(Estimated(20.0, 6.0, 2, engine.cpu_seconds), 6.0)
     answers = Answers(Parts(pool, meter, split, "tiny", context, library=live, holders=holders))
     await live.refresh()
     await pool.start()

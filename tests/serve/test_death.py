@@ -49,6 +49,98 @@ def test_requests_in_flight_at_a_real_engines_death_are_answered_by_its_next_lif
     assert {row["generated_tokens"] for row in rows} == {0, 6}, "an attempt without an answer made no tokens"
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_real_engine_that_hangs_is_killed_and_its_requests_are_answered_by_the_next_life(
+    tmp_path: Path, serve_with, monkeypatch, capfd
+) -> None:
+    """llama.cpp is stopped (SIGSTOP: alive, and silent) under a whole answer and a stream that has begun, then while nobody asks."""
+    from tests.e2e import tiny
+    from tests.serve.test_llamacpp import write_model, write_tiny
+
+    from genwright.serve.engines import http, pulse
+    from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
+
+    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(http, "HEALTH_SECONDS", 0.2)
+    sizes = {
+        "max_position_embeddings": 4096,
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+    }  # so that a stream takes a while
+    monkeypatch.setattr(tiny, "SIZES", {**tiny.SIZES, **sizes})
+    write_tiny(tmp_path / "model", "decoder", seed=3)
+    write_model(tmp_path / "model", tmp_path / "model.gguf", "f32")
+    engine = LlamaCpp("tiny", LlamaSettings(tmp_path / "model.gguf", tmp_path, context=4096, parallel=2, threads=1))
+    body = {"max_tokens": 6, "temperature": 0, "ignore_eos": True}
+    with serve_with(engine, model="tiny", context=4096, patience=60.0) as server, ThreadPoolExecutor(2) as pool:
+        calm = server.chat("the red house", **body).json()["choices"][0]["message"]["content"]
+        first, told = (
+            engine.pid,
+            {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 4000, "ignore_eos": True},
+        )
+        with server.http.stream("POST", "/v1/chat/completions", json={**told, "stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(line for line in lines if line.startswith("data: {"))
+            os.kill(first, signal.SIGSTOP)
+            whole = pool.submit(server.chat, "the red house", **body)
+            rest = list(lines)
+        assert '"engine_failed"' in rest[-4] and rest[-2] == "data: [DONE]", (
+            "what had begun ends with an error and is not silent"
+        )
+        assert whole.result().json()["choices"][0]["message"]["content"] == calm
+        second = engine.pid
+        assert engine.restarts == 1 and second != first and "llamacpp hangs (2 answers" in capfd.readouterr().err
+        os.kill(second, signal.SIGSTOP)
+        assert until(lambda: engine.restarts == 2 and engine.alive) and engine.pid != second
+        assert server.chat("the red house", **body).status_code == 200
+        outcomes = [row["outcome"] for row in server.settled(5)]
+    assert sorted(outcomes) == ["done", "done", "done", "failed", "retried"]
+
+
+def test_what_waits_for_its_client_does_not_hang() -> None:
+    """Signs of life by hand: a piece; work; an answer at /health where nothing is waited for. Work alone while nothing is: none."""
+    import asyncio
+
+    from genwright.serve.engines.pulse import Pulse
+
+    class Client:
+        pieces, waiting, there = 0, 0, True
+
+        async def answers(self) -> bool:
+            return self.there
+
+    client, work = Client(), [0.0]
+    pulse = Pulse(None, client)
+    pulse._computed = lambda: work[0]
+    beats = lambda: asyncio.run(pulse.beats())
+    assert beats(), "an idle engine that answers"
+    client.waiting = 1
+    assert not beats(), "that it answers /health is no sign while a request waits"
+    work[0] += 0.02
+    assert beats() and not beats()
+    client.pieces += 1
+    assert beats() and not beats()
+    client.waiting = 0
+    assert beats(), "its client does not read: the engine owes nothing"
+    client.there = False
+    assert not beats()
+
+
+def test_a_request_that_ends_every_engine_is_given_up(serve_with, echo) -> None:
+    """Each life of the engine dies under it: three, and not one for ever."""
+    start = echo.start
+
+    async def doomed() -> None:
+        await start()
+        echo.die_after = 0
+
+    echo.start = doomed
+    with serve_with(echo, patience=60.0) as server:
+        answer = server.chat("one two")
+        assert answer.status_code == 503 and "retry-after" in answer.headers and echo.restarts in (2, 3)
+        assert sorted(row["outcome"] for row in server.settled(4)) == ["failed", *["retried"] * 3]
+
+
 def test_while_an_engine_is_started_again_new_requests_are_503_with_a_time_and_then_answered(serve_with, echo) -> None:
     free, start = threading.Event(), echo.start
 

@@ -256,6 +256,10 @@ class Engine(Protocol):
         """Numbers for /metrics."""
         ...
 
+    def cpu_seconds(self) -> float:
+        """CPU time that its processes have used so far; 0 where none is ours."""
+        ...
+
     async def stop(self) -> None:
         """End the process and everything it started."""
         ...

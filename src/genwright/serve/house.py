@@ -243,21 +243,10 @@ def _router() -> tuple[Router, Learner]:
 def _split(spec: Any, pool: Pool, meter: Meter) -> Split:
     cores = os.cpu_count() or 1
     watts = float(spec.hardware.watts or WATTS_PER_CORE * cores)
-    estimate: Callable[[], PowerMeter] = lambda: Estimated(
-        watts, IDLE_FRACTION * watts, cores, lambda: cpu_seconds(getattr(pool.first, "pid", None))
-    )
+    estimate: Callable[[], PowerMeter] = lambda: Estimated(watts, IDLE_FRACTION * watts, cores, pool.first.cpu_seconds)
     counter = Elsewhere() if pool.first.name == "remote" else meter_of_this_machine(estimate)
     told = lambda seconds, joules, idle: meter.add_energy(time.time(), seconds, joules, idle, counter.source)
     return Split(counter, IDLE_FRACTION * watts, told=told)
-
-
-def cpu_seconds(pid: int | None) -> float:
-    """CPU time of a process so far; 0 for one that is gone, or a machine that does not tell."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _prices(spec: Any) -> Prices:

@@ -1,6 +1,6 @@
 """The engines of one server: the first answers, the others stand by. A dead one is started again; until then, 503.
 
-down before the first token  ->  the next engine, or the same one once it is back (at most PATIENCE seconds)
+down before the first token  ->  the next engine, or the same one once it is back (at most PATIENCE seconds, and MOST_LIVES times)
 down after it                ->  told to the client in the stream; what was made is metered
 nothing there                ->  EngineDown: 503 with Retry-After
 """
@@ -17,6 +17,9 @@ from genwright.serve.contracts import Chunk, Engine, EngineDown, EngineRefused, 
 
 PATIENCE = 10.0
 """Seconds that a request which was accepted waits for its engine to come back."""
+
+MOST_LIVES = 3
+"""Of an engine that may end under one request: it may be the request that ends them."""
 
 LOOK_SECONDS = 0.1
 LONGEST_PAUSE = 10.0
@@ -75,8 +78,8 @@ class Pool:
         """Pieces with the engine that made them. An expert is only asked of the first engine. `retried`: told of each attempt that
         an engine took on and did not answer; asking one that is being started is none. Errors: EngineDown, EngineRefused.
         """
-        until = asyncio.get_running_loop().time() + self.patience
-        accepted = False
+        clock = asyncio.get_running_loop().time
+        until, ended = 0.0, set[int]()
         while True:
             error = EngineDown("no engine is running")
             for engine in self.engines if expert is None else self.engines[:1]:
@@ -89,13 +92,15 @@ class Pool:
                 except EngineDown as down:
                     if begun:
                         raise
-                    accepted |= under_it
                     error = down
+                    if under_it:
+                        until = clock() + self.patience
+                        ended.add(engine.restarts)
                     if under_it or not engine.ours:
                         retried(engine)
                 finally:
                     await stream.aclose()  # type: ignore[attr-defined]
-            if not accepted or asyncio.get_running_loop().time() > until:
+            if not ended or len(ended) >= MOST_LIVES or clock() > until:
                 raise error
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -80,6 +80,15 @@ class Child:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), POLITE)
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill_group(process.pid)
             await process.wait()
+
+    def kill(self) -> None:
+        """At once, with everything that it started; `alive` says when it is over."""
+        if self.process is not None and self.process.returncode is None:
+            _kill_group(self.process.pid)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

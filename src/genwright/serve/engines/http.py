@@ -18,6 +18,12 @@ from genwright.serve.contracts import Chunk, EngineDown, EngineMetrics, EngineRe
 if TYPE_CHECKING:
     import aiohttp  # a quarter of a gateway's start: it is loaded with the first connection
 
+HEALTH_SECONDS = 2.0
+"""In which an engine that lives says so."""
+
+SILENT_SECONDS = 900.0
+"""After which an engine that runs elsewhere, and says nothing, is taken for gone. Ours are watched (`pulse`)."""
+
 PATHS: dict[str, str] = {"chat": "/v1/chat/completions", "completion": "/v1/completions", "embedding": "/v1/embeddings"}
 
 LONGEST_LINE = 2**22
@@ -50,8 +56,11 @@ class HttpEngine:
 
     def __init__(self, model: str, address: str = "", headers: Mapping[str, str] | None = None) -> None:
         self.model, self.address, self.headers = model, address.rstrip("/"), dict(headers or {})
-        self.running = 0
-        self.restarts = 0
+        self.running = self.restarts = 0
+        self.waiting = 0
+        """Requests that wait for the engine to say something: a client that does not read its answer is none of them."""
+        self.pieces = 0
+        """Of all answers so far."""
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -80,22 +89,44 @@ class HttpEngine:
         """The answer in pieces, or one piece; see contracts.Engine."""
         wanted = self._body(kind, body, expert)
         self.running += 1
+        self.waiting += 1
         try:
             async with self._call("POST", PATHS[kind], body=wanted) as answer:
                 await refused(answer)
-                if not wanted.get("stream"):
-                    yield _whole(await _json(answer))
-                    return
-                async for chunk in self._stream(answer):
-                    yield chunk
+                pieces = self._stream(answer) if wanted.get("stream") else self._single(answer)
+                async for chunk in pieces:
+                    self.pieces += 1
+                    self.waiting -= 1
+                    try:
+                        yield chunk
+                    finally:
+                        self.waiting += 1
         finally:
+            self.waiting -= 1
             self.running -= 1
 
     async def embed(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Vectors of texts."""
-        async with self._call("POST", PATHS["embedding"], body=self._body("embedding", body, None)) as answer:
-            await refused(answer)
-            return await _json(answer)
+        self.waiting += 1
+        try:
+            async with self._call("POST", PATHS["embedding"], body=self._body("embedding", body, None)) as answer:
+                await refused(answer)
+                return await _json(answer)
+        finally:
+            self.pieces += 1
+            self.waiting -= 1
+
+    async def answers(self) -> bool:
+        """Whether anybody is there, ready or not."""
+        try:
+            async with self._call("GET", "/health", timeout=HEALTH_SECONDS):
+                return True
+        except EngineDown:
+            return False
+
+    def cpu_seconds(self) -> float:
+        """Nothing here is used by what runs elsewhere."""
+        return 0.0
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """One call to a path of the engine's own. Errors: EngineDown, EngineRefused."""
@@ -128,6 +159,9 @@ class HttpEngine:
         """Totals that a chunk tells."""
         return usage_of(data)
 
+    async def _single(self, answer: aiohttp.ClientResponse) -> AsyncIterator[Chunk]:
+        yield _whole(await _json(answer))
+
     async def _stream(self, answer: aiohttp.ClientResponse) -> AsyncIterator[Chunk]:
         finished = False
         async for data in events_of(answer):
@@ -148,7 +182,8 @@ class HttpEngine:
         """One request; everything that means "it is not there" is EngineDown."""
         import aiohttp
 
-        session, limits = self._connections(), aiohttp.ClientTimeout(total=timeout, sock_connect=5)
+        silence = None if self.ours else SILENT_SECONDS
+        session, limits = self._connections(), aiohttp.ClientTimeout(timeout, sock_connect=5, sock_read=silence)
         begin = lambda: session.request(
             method, f"{self.address}{path}", json=body, headers=self.headers, timeout=limits
         )

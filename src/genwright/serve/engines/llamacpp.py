@@ -24,6 +24,8 @@ from genwright.base.errors import MissingExtra
 from genwright.serve.contracts import Chunk, EngineDown, EngineMetrics, EngineRefused, Expert, Kind, Usage
 from genwright.serve.engines.child import Child
 from genwright.serve.engines.http import HttpEngine
+from genwright.serve.engines.processes import CpuTime, resident_bytes
+from genwright.serve.engines.pulse import Pulse
 
 CHILD = "genwright.serve.engines.llamacpp_child"
 EXPORT = "genwright.export.gguf"
@@ -58,6 +60,7 @@ class Generation:
     child: Child
     client: HttpEngine
     adapters: tuple[str, ...]
+    watching: asyncio.Task[None]
     warm: bool = False
     busy: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -67,6 +70,7 @@ class LlamaClient(HttpEngine):
     """llama.cpp's dialect of HTTP. It says Keep-Alive and closes after a stream: a kept connection would fail at the next request."""
 
     name = "llamacpp"
+    ours = True
     keeps_connections = False
 
     def _so_far(self, data: Mapping[str, Any]) -> Usage | None:
@@ -90,8 +94,10 @@ class LlamaCpp:
         self._adapters: dict[str, Path] = {}
         self._now: Generation | None = None
         self._embedder: Generation | None = None
+        self._running: list[Generation] = []
         self._draining: set[asyncio.Task] = set()
         self._changing = asyncio.Lock()
+        self._cpu = CpuTime()
 
     async def start(self) -> None:
         """Start, or start again after a death. Errors: EngineDown, MissingExtra."""
@@ -102,16 +108,15 @@ class LlamaCpp:
                 return
             dead, self._now = self._now, await self._generation()
             if dead is not None:
-                await _end(dead)
+                await self._end(dead)
 
     async def stop(self) -> None:
         """End every process of ours."""
         for task in self._draining:
             task.cancel()
         await asyncio.gather(*self._draining, return_exceptions=True)
-        for generation in (self._now, self._embedder):
-            if generation is not None:
-                await _end(generation)
+        for generation in list(self._running):
+            await self._end(generation)
         self._now = self._embedder = None
 
     @property
@@ -156,7 +161,7 @@ class LlamaCpp:
             if self._embedder is None or not self._embedder.child.alive:
                 dead, self._embedder = self._embedder, await self._generation(embedding=True)
                 if dead is not None:
-                    await _end(dead)
+                    await self._end(dead)
             embedder = self._embedder
         return await embedder.client.embed(body)
 
@@ -192,9 +197,13 @@ class LlamaCpp:
         return EngineMetrics(
             running=now.busy,
             adapters=tuple(name for name in now.adapters if name in self._adapters),
-            memory_bytes=_resident_bytes(self.pid),
+            memory_bytes=resident_bytes(self.pid),
             restarts=self.restarts,
         )
+
+    def cpu_seconds(self) -> float:
+        """Of every process that it had."""
+        return self._cpu.of(one.child.process.pid for one in self._running if one.child.process is not None)
 
     def _answering(self) -> Generation:
         if self._now is None or not self._now.child.alive:
@@ -221,7 +230,7 @@ class LlamaCpp:
             if self._now is None or served in self._now.adapters:
                 return
             old, self._now = self._now, await self._generation()
-            task = asyncio.create_task(_drain(old))
+            task = asyncio.create_task(self._drain(old))
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
 
@@ -233,11 +242,26 @@ class LlamaCpp:
             "embedding": embedding, "exact": settings.exact, "adapters": [str(self._adapters[name]) for name in names],
         }  # fmt: skip
         child = Child([sys.executable, "-m", CHILD, json.dumps(told)], settings.work / "llamacpp.log")
-        address = (await child.start())["url"]
-        generation = Generation(child, LlamaClient(self.model, address), names, warm=embedding)
+        client = LlamaClient(self.model, (await child.start())["url"])
+        generation = Generation(child, client, names, asyncio.create_task(Pulse(child, client).watch()), warm=embedding)
+        self._running.append(generation)
         if not embedding:
             await self._warm(generation)
         return generation
+
+    async def _drain(self, old: Generation) -> None:
+        """Wait for the last request, then end the process."""
+        try:
+            if old.busy and old.child.alive:
+                await old.idle.wait()
+        finally:
+            await self._end(old)
+
+    async def _end(self, generation: Generation) -> None:
+        generation.watching.cancel()
+        await generation.client.stop()
+        await generation.child.stop()
+        self._running = [one for one in self._running if one is not generation]
 
     async def _warm(self, generation: Generation) -> None:
         """One token of the base: the proof that the first token can be produced."""
@@ -269,25 +293,3 @@ class LlamaCpp:
             raise EngineRefused(json.loads(told or b"{}").get("error", f"{path} could not be converted"))
         partly.replace(out)
         return out
-
-
-async def _drain(old: Generation) -> None:
-    """Wait for the last request, then end the process."""
-    try:
-        if old.busy and old.child.alive:
-            await old.idle.wait()
-    finally:
-        await _end(old)
-
-
-async def _end(generation: Generation) -> None:
-    await generation.client.stop()
-    await generation.child.stop()
-
-
-def _resident_bytes(pid: int | None) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -26,6 +26,8 @@ from genwright.serve.contracts import EngineDown, EngineMetrics, EngineRefused, 
 from genwright.serve.engines import watched
 from genwright.serve.engines.child import Child
 from genwright.serve.engines.http import LONGEST_LINE, HttpEngine, refused
+from genwright.serve.engines.processes import CpuTime, family
+from genwright.serve.engines.pulse import Pulse
 
 if TYPE_CHECKING:
     import aiohttp
@@ -136,6 +138,8 @@ class Vllm(HttpEngine):
         self._changes = asyncio.Lock()
         self._base = ""
         self._room: Path | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._cpu = CpuTime()
 
     @property
     def alive(self) -> bool:
@@ -174,6 +178,8 @@ class Vllm(HttpEngine):
 
     async def stop(self) -> None:
         """End it."""
+        if self._watching is not None:
+            self._watching.cancel()
         await super().stop()
         if self._child is not None:
             await self._child.stop()
@@ -211,6 +217,11 @@ class Vllm(HttpEngine):
             running=int(told.get("vllm:num_requests_running", self.running)),
             waiting=int(told.get("vllm:num_requests_waiting", 0)), adapters=tuple(self._loaded), restarts=self.restarts,
         )  # fmt: skip
+
+    def cpu_seconds(self) -> float:
+        """Of every process that ours has started."""
+        process = self._child.process if self._child is not None else None
+        return self._cpu.of(family(process.pid) if process is not None else ())
 
     def _body(self, kind: Kind, body: Mapping[str, Any], expert: Expert | None) -> dict[str, Any]:
         told = super()._body(kind, body, expert)
@@ -278,6 +289,7 @@ class Vllm(HttpEngine):
                 await self.stop()
                 raise EngineDown(f"vLLM did not start: {words}")
             await asyncio.sleep(0.1)
+        self._watching = asyncio.create_task(Pulse(self._child, self).watch())
 
     async def _gauges(self) -> dict[str, float]:
         """Prometheus' samples of vLLM, summed over labels."""
