@@ -115,11 +115,12 @@ def test_nearest_classes_are_those_of_equal_texts(tmp_path: Path) -> None:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans by a table: the decoder needs 3 GiB and two hours, the encoder 1 GiB and one."""
+    """Plans by a table: the decoder needs 3 GiB, half as much again to train, and two hours, the encoder 1 GiB and one."""
     of = lambda shop: 2 if shop.family == "decoder" else 1
     exactly = lambda value: Range(value, value, value)
-    plan = lambda shop, *_: Estimate({
-        "host_bytes": exactly((2 * of(shop) - 1) * 2.0**30), "evaluate_seconds": exactly(60.0), "seconds": exactly(3600.0 * of(shop)),
+    plan = lambda shop, *rung: Estimate({
+        "host_bytes": exactly((2 * of(shop) - 1) * (1.5 if rung else 1.0) * 2.0**30),
+        "evaluate_seconds": exactly(60.0), "seconds": exactly(3600.0 * of(shop)),
     })  # fmt: skip
     monkeypatch.setattr("genwright.improve.selecting.plan_answers", plan)
     monkeypatch.setattr("genwright.improve.selecting.plan_rung", plan)
@@ -129,6 +130,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> None:
     ("limit", "told"),
     [
         ("hardware.memory='2 GiB'", "answering needs at least 3 GiB of memory, and 2 GiB may be used"),
+        ("hardware.memory='4 GiB'", "lora needs at least 4.5 GiB of memory, and 4 GiB may be used"),
         ("scope.budget.hours=1.5", "lora needs up to 2 hours, and the budget is 1.5"),
         ("scope.budget.kwh=0.015", "lora needs up to 0.02 kwh, and the budget is 0.015"),
     ],

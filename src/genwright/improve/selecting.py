@@ -148,17 +148,22 @@ class TryOut:
 
 
 def unfit(plan: Estimate, shop: Workshop) -> str:
-    """Why a candidate is out by its plans: more memory than may be used, or no first rung within the whole budget; else ""."""
-    least, room = plan.quantities["host_bytes"].low, memory_bytes(shop.spec)
-    if least > room:
-        return f"answering needs at least {Bytes(least)} of memory, and {Bytes(room)} may be used"
+    """Why a candidate is out by its plans: no memory for its answers or its first rung, or no budget for that rung; else ""."""
+    room = memory_bytes(shop.spec)
+    too_much = lambda what, planned: (
+        f"{what} needs at least {Bytes(least)} of memory, and {Bytes(room)} may be used"
+        if (least := planned.quantities["host_bytes"].low) > room
+        else ""
+    )
     budget = {name: amount for name, amount in vars(shop.spec.scope.budget).items() if amount is not None}
     first = next((rung for rung in shop.ladder if shop.trains(rung) or shop.reads or shop.family != "encoder"), "")
-    if not budget or not first:
-        return ""
-    needs = cost(plan_rung(shop, first).quantities["seconds"].high, shop.spec.hardware)
+    why = too_much("answering", plan)
+    if why or not first or not (budget or shop.trains(first)):
+        return why
+    planned = plan_rung(shop, first)
+    needs = cost(planned.quantities["seconds"].high, shop.spec.hardware)
     over = [name for name, amount in budget.items() if needs.get(name, 0.0) > amount]
-    return "; ".join(
+    return too_much(first, planned) or "; ".join(
         f"{first} needs up to {needs[name]:.3g} {name}, and the budget is {budget[name]:.3g}" for name in over
     )
 
