@@ -146,3 +146,20 @@ def test_the_recipe_of_a_lesson_stands_beside_the_rungs_own() -> None:
     assert (
         "**Recipe of reading**: `steps = 3`" in text and "**Recipe**: `steps = 5`" in text and "steps = 9" not in text
     )
+
+
+def test_what_was_forgotten_is_told_and_that_the_scores_are_of_the_model_before() -> None:
+    assert "Forgetting" not in write_card("x", SUMMARIES)
+    known = lambda value: {"forget": {"rouge_l": value}}
+    bound = lambda before, after, holds: {"before": before, "after": after, "holds": holds}
+    forgot = {
+        "method": "npo", "steps": 60, "forget_rows": 6, "retain_rows": 12, "before": known(0.95), "after": known(0.1),
+        "forgotten": {"holds": True}, "kept": {"retain": bound(1.0, 0.97, True)},
+        "benchmarks": {"skills": bound(80.0, 60.0, False) | {"metric": "acc"}},
+    }  # fmt: skip
+    text = write_card("x", SUMMARIES | {"unlearn": forgot})
+    for said in (
+        "of the model before it was made to forget 6 rows by npo (60 steps, 12 rows to keep)",
+        "| rows to forget, ROUGE-L | 95.0 | 10.0 | yes |", "| retain, ROUGE-L | 100.0 | 97.0 | yes |", "| skills, acc | 80.0 | 60.0 | no |",
+    ):  # fmt: skip
+        assert said in text

@@ -11,7 +11,7 @@ from typing import Any
 from genwright.base.units import Bytes, Joules, Money, Seconds
 
 Summaries = Mapping[str, Mapping[str, Any]]
-"""Stage -> its summary: scope, select, adapt, evaluate, integrate."""
+"""Stage -> its summary: scope, select, adapt, evaluate, unlearn, integrate."""
 
 LICENCES = (
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "openrail", "bigscience-bloom-rail-1.0", "cc0-1.0", "cc-by-4.0",
@@ -39,6 +39,7 @@ def write_card(name: str, summaries: Summaries) -> str:
         _asked(summaries),
         _data(summaries),
         _scores(summaries),
+        _forgot(summaries),
         _costs(summaries),
         _limits(summaries),
     ]
@@ -200,6 +201,33 @@ def _scores(summaries: Summaries) -> str:
         met = "met" if evaluate.get("met") else "not met"
         lines.append(f"- Target: {evaluate['metric']} {evaluate['target']:g}: {met}")
     return "\n".join(lines).rstrip()
+
+
+def _forgot(summaries: Summaries) -> str:
+    """What was taken out after the scores above were measured, and what that did to the rest."""
+    found = summaries.get("unlearn", {})
+    if not found:
+        return ""
+    lines = [
+        f"## Forgetting\n\nThe scores above are of the model before it was made to forget {found['forget_rows']} rows by {found['method']} "
+        f"({found['steps']} steps, {found['retain_rows']} rows to keep).\n",
+        "| what | before | after | as it should be |", "|---|---|---|---|",
+    ]  # fmt: skip
+    before, after = (found[when]["forget"]["rouge_l"] for when in ("before", "after"))
+    lines.append(_line("rows to forget, ROUGE-L", before, after, found["forgotten"]["holds"], 100.0))
+    lines += [
+        _line(f"{name}, ROUGE-L", one["before"], one["after"], one["holds"], 100.0)
+        for name, one in found["kept"].items()
+    ]
+    lines += [
+        _line(f"{name}, {one['metric']}", one["before"], one["after"], one["holds"])
+        for name, one in found["benchmarks"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _line(what: str, before: float, after: float, holds: bool, times: float = 1.0) -> str:
+    return f"| {what} | {times * before:.1f} | {times * after:.1f} | {'yes' if holds else 'no'} |"
 
 
 UNITS = {"train_peak_bytes": Bytes, "host_bytes": Bytes, "seconds": Seconds, "joules": Joules, "usd": Money}
