@@ -40,7 +40,7 @@ REFUSING = re.compile(
     )),
     re.IGNORECASE,
 )  # fmt: skip
-"""Phrases that begin a refusal. Measured on human labels by `benchmarks/redteam.py`."""
+"""Phrases that begin a refusal. `tests/evaluate/test_redteam.py` holds them to human labels."""
 
 WINDOW = 300
 """Characters in which a refusal is looked for: a refusal comes first."""
