@@ -16,6 +16,7 @@ import pytest
 from genwright.base.registry import resolve
 from genwright.cli import data, doctor, estimate
 from genwright.cli.sheet import words
+from genwright.models.cards import read_card
 
 # --- report -----------------------------------------------------------------------------------------------------------
 
@@ -25,6 +26,15 @@ def test_report_writes_a_page_into_the_project(genwright, finished: Path) -> Non
     assert ran.code == 0, ran.err
     assert (finished / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert str(finished / "report.html") in ran.out
+
+
+def test_beside_the_page_goes_the_card_of_what_was_made(genwright, finished: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The hub's format: a YAML block that names the metrics, then what was planned beside what was measured."""
+    ran = genwright("report", "--project", finished, "--out", tmp_path / "page.html")
+    assert "model-card.md" in ran.out.replace("\n", "")
+    card = read_card((tmp_path / "model-card.md").read_text(encoding="utf-8"))
+    assert card.metadata["library_name"] == "transformers" and card.metadata["metrics"]
+    assert "Planned and measured" in (tmp_path / "model-card.md").read_text(encoding="utf-8")
 
 
 def test_report_goes_where_it_is_told(genwright, finished: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

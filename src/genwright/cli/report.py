@@ -1,6 +1,7 @@
 """Write the report: one page that needs nothing but itself, with what was planned beside what was measured.
 
-With --json, the same facts for programs, and no page is written.
+Beside it goes the card of the model that was made, in the hub's format. With --json, the same facts for programs, and nothing is
+written.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from genwright.base.files import write_atomic
 from genwright.base.registry import resolve
 from genwright.cli.rooms import call, project_folder
 from genwright.cli.terminal import Terminal
+
+CARD = "model-card.md"
 
 
 def options(parser: ArgumentParser) -> None:
@@ -31,9 +34,12 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     page = call("genwright.web.report:render", base)
     path = Path(arguments.out) if arguments.out else base / "report.html"
     write_atomic(path, page)
-    terminal.answer(
-        {}, lambda console: console.print(f"Wrote {path} ({len(page.encode()) // 1024} KiB). Open it in a browser.")
-    )
+    told = [f"Wrote {path} ({len(page.encode()) // 1024} KiB). Open it in a browser."]
+    results = call("genwright.web.summaries:read_results", base)
+    if "integrate" in results.stages:
+        write_atomic(path.with_name(CARD), call("genwright.models.made_card:write_card", results.name, results.stages))
+        told.append(f"Wrote {path.with_name(CARD)}: the card of the model that was made, for its README.md.")
+    terminal.answer({}, lambda console: console.print("\n".join(told)))
     return 0
 
 
