@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import html
-import re
+import asyncio
 import shutil
-import subprocess
+import threading
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from genwright.serve.contracts import Expert, Route
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = """<script>
-addEventListener("load", () => setTimeout(() => {
-  document.getElementById("text").value = "who sits in a court";
-  document.getElementById("send").click();
-}, 100));
-</script>"""
+OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--remote-debugging-port=0",
+)
+WAIT = "const until = async true_ => { while (!true_()) await new Promise(go => setTimeout(go, 20)); };"
+ASK = """(async () => { %s const at = id => document.getElementById(id);
+  await until(() => at("text") && document.readyState === "complete");
+  at("text").value = "who sits in a court"; at("send").click();
+  await until(() => %s);
+  return document.body.innerText; })()"""
+ANSWERED = 'at("sum").textContent'
+STOPPED = """{ const [live] = [...document.querySelectorAll(".facts")].slice(-2);
+  if (live.textContent.includes("1 tokens")) at("stop").click(); return live.textContent === "stopped"; }"""
 
 
 class Library:
@@ -36,39 +47,63 @@ class Router:
         return Route("law", 0.91, 0.4, "fits")
 
 
-def browse(url: str, profile: Path) -> tuple[str, str]:
-    """(what the page became, what the browser said) after five seconds of the page's own time."""
-    command = [
-        CHROMIUM or "",
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        f"--user-data-dir={profile}",
-    ]
-    command += ["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom", url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout, done.stderr
+async def browse(url: str, profile: Path, script: str) -> tuple[str, list[dict[str, Any]]]:
+    """(what the script returned, what the page complained of), over the browser's own protocol."""
+    command = [CHROMIUM or "", *OPTIONS, f"--user-data-dir={profile}", url]
+    browser = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(90), aiohttp.ClientSession() as session:
+            while b"DevTools listening on ws://" not in (line := await browser.stderr.readline()):
+                assert line, "the browser did not start"
+            port = line.decode().split("://")[1].split("/")[0]
+            pages: list[dict[str, Any]] = []
+            while not pages:
+                listed = await (await session.get(f"http://{port}/json/list")).json()
+                pages = [one for one in listed if one["url"].startswith(url)]
+            async with session.ws_connect(pages[0]["webSocketDebuggerUrl"]) as page:
+                return await evaluated(page, script)
+    finally:
+        browser.kill()
+        await browser.wait()
+
+
+async def evaluated(page: aiohttp.ClientWebSocketResponse, script: str) -> tuple[str, list[dict[str, Any]]]:
+    """A script is asked again where the page before this one went away under it."""
+    said: list[dict[str, Any]] = []
+    await page.send_json({"id": 0, "method": "Runtime.enable"})
+    while True:
+        asked = {"expression": script, "awaitPromise": True, "returnByValue": True}
+        await page.send_json({"id": 1, "method": "Runtime.evaluate", "params": asked})
+        while (told := await page.receive_json()).get("id") != 1:
+            said += [told] if told.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled") else []
+        if "error" not in told:
+            assert "value" in told["result"]["result"], told
+            return str(told["result"]["result"]["value"]), said
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_a_question_is_answered_by_an_expert_with_tokens_joules_and_cost(
-    serve_with, echo, tmp_path, monkeypatch
-) -> None:
-    from genwright.serve import gateway
+def test_a_question_is_answered_by_an_expert_with_tokens_joules_and_cost(serve_with, echo, tmp_path) -> None:
     from genwright.serve.answers import Prices
 
-    page = gateway.importlib.resources.files("genwright.serve").joinpath("page.html").read_text(encoding="utf-8")
-    (tmp_path / "page.html").write_text(page + DRIVER, encoding="utf-8")
-    monkeypatch.setattr(gateway.importlib.resources, "files", lambda _: tmp_path)
     with serve_with(echo, library=Library(), router=Router(), prices=Prices(1.0, 0.1, 1000.0)) as server:
-        dom, said = browse(server.url, tmp_path / "profile")
-        record = server.settled(1)[0]
-    text = html.unescape(re.sub(r"<script.*?</script>|<[^>]+>", "\n", dom, flags=re.DOTALL))
-    assert "CONSOLE" not in said, said
+        text, said = asyncio.run(browse(f"{server.url}/", tmp_path / "profile", ASK % (WAIT, ANSWERED)))
+        (record,) = server.settled(1)
+    assert not said
     assert text.count("who sits in a court") == 2  # asked, and said again by the engine
     facts = next(line for line in text.splitlines() if line.startswith("law (fits"))
     assert facts == f"law (fits, score 0.91) · 5 tokens · {record['joules']:.2f} J rapl · ${record['usd']:.6f}"
     assert record["expert"] == "law" and record["usd"] == pytest.approx((5 * 1.0 + 5 * 1000.0) / 1e6)
     assert f"In all: 10 tokens, {record['joules']:.2f} J" in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_stop_frees_the_engine(serve_with, echo, tmp_path) -> None:
+    """The engine waits after its first token, for ever: it is told to stop when the button is pressed."""
+    echo.hold = threading.Event()
+    with serve_with(echo) as server:
+        text, said = asyncio.run(browse(f"{server.url}/", tmp_path / "profile", ASK % (WAIT, f"(() => {STOPPED})()")))
+        (record,) = server.settled(1)
+    assert not said and "stopped" in text
+    assert (record["outcome"], record["generated_tokens"], echo.running, echo.closed) == ("cancelled", 1, 0, 1)
