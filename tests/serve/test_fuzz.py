@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import httpx
 import pytest
@@ -20,11 +19,11 @@ from schemathesis.specs.openapi.checks import (
 load_all_checks()
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
-PAUSE_SECONDS = 5.0
-"""No answer of an engine that answers at once takes this long."""
+PAUSE_SECONDS = 30.0
+"""No answer of an engine that answers at once takes this long, on however busy a machine: longer is a hang."""
 
 
-def fuzz(url: str, examples: int) -> int:
+def fuzz(url: str, examples: int, number: int = 7) -> int:
     """Ask each operation in both modes; returns how many requests were sent. Raises at the first answer that we caused and should not."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     sent = 0
@@ -33,15 +32,13 @@ def fuzz(url: str, examples: int) -> int:
             if mode is GenerationMode.NEGATIVE and operation.method.upper() != "POST":
                 continue
 
-            @seed(7)
+            @seed(number)
             @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
             @given(case=operation.as_strategy(generation_mode=mode))
             def ask(case) -> None:
                 nonlocal sent
                 sent += 1
-                began = time.monotonic()
                 answer = case.call(timeout=PAUSE_SECONDS)
-                assert time.monotonic() - began < PAUSE_SECONDS
                 case.validate_response(answer, checks=CHECKS)
 
             ask()
@@ -53,11 +50,23 @@ def test_no_request_makes_us_fail(server) -> None:
     assert server.chat("still here").status_code == 200 and server.parts.pool.first.running == 0
 
 
+def test_a_stream_is_what_the_document_says(server) -> None:
+    """Each event of it; the fuzz above asks for a stream now and then only."""
+    chat = schemathesis.openapi.from_url(f"{server.url}/openapi.json")["/v1/chat/completions"]["POST"]
+    case = chat.Case(
+        body={"messages": [{"role": "user", "content": "one two"}], "stream": True}, media_type="application/json"
+    )
+    answer = case.call(timeout=PAUSE_SECONDS)
+    case.validate_response(answer, checks=CHECKS)
+    assert answer.headers["content-type"] == ["text/event-stream; charset=utf-8"]
+
+
 @pytest.mark.proof
 def test_ten_thousand_requests_make_us_fail_nowhere(server) -> None:
-    sent = 0
+    sent, number = 0, 0
     while sent < 10_000:
-        sent += fuzz(server.url, 1_000)
+        number += 1
+        sent += fuzz(server.url, 1_000, number)
     assert server.chat("still here").status_code == 200 and server.parts.pool.first.running == 0
 
 

@@ -75,6 +75,9 @@ ANSWER = {
     "properties": {"choices": {"type": "array"}, "genwright": {"type": "object"}},
 }
 
+EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+"""Of a stream: `data` is an ANSWER in pieces, an error, or [DONE]."""
+
 
 def document() -> dict[str, Any]:
     """OpenAPI 3.1."""
@@ -101,7 +104,7 @@ def document() -> dict[str, Any]:
 
 def _post(summary: str, body: dict[str, Any], *, streams: bool) -> dict[str, Any]:
     content = {"application/json": {"schema": ANSWER if streams else {"type": "object"}}}
-    content |= {"text/event-stream": {"schema": TEXT}} if streams else {}
+    content |= {"text/event-stream": {"itemSchema": EVENT}} if streams else {}
     statuses = (400, 401, 403, 404, 408, 413, 415, 429, 431, 501, 503)
     return {
         "summary": summary,
