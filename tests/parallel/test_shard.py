@@ -19,7 +19,7 @@ from genwright.base.errors import RecipeError
 from genwright.engine.build import build
 from genwright.engine.loop import microbatches_of_step
 from genwright.parallel.mesh import Placement, fake_ranks, placement
-from genwright.parallel.shard import Team, buckets
+from genwright.parallel.shard import Team, _split, buckets
 
 PLACES: dict[str, dict[str, Any]] = {
     "ddp": {"strategy": "ddp"},
@@ -168,12 +168,17 @@ def test_microbatches_are_cut_smaller_so_that_no_rank_waits(ranks: int, packing:
 
 
 def test_buckets_hold_all_in_order_and_no_more_than_the_limit() -> None:
-    sizes = [5, 1, 1, 1, 9, 2]
+    sizes = [5, 1, 1, 2, 9, 2]
     tensors = [torch.zeros(size) for size in sizes]
     cut = list(buckets(tensors, limit=4 * 4))
-    assert [[one.numel() for one in bucket] for bucket in cut] == [[5], [1, 1, 1], [9], [2]]
+    assert [[one.numel() for one in bucket] for bucket in cut] == [[5], [1, 1, 2], [9], [2]]
     mixed = [torch.zeros(1), torch.zeros(1, dtype=torch.float64)]
     assert len(list(buckets(mixed))) == 2
+
+
+@pytest.mark.parametrize(("shape", "dimension"), [((3, 8), 1), ((4, 8), 0), ((3, 5), 0), ((3,), 0)])
+def test_columns_are_split_only_where_rows_do_not_divide(shape: tuple[int, ...], dimension: int) -> None:
+    assert _split(torch.nn.Parameter(torch.zeros(shape)), shards=2).dim == dimension
 
 
 def test_what_stands_outside_the_model_is_refused_where_it_would_not_be_split() -> None:
