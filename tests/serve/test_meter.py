@@ -73,6 +73,31 @@ def test_requests_and_idle_are_the_meter_and_work_decides() -> None:
     assert split.idle == pytest.approx(10 + 1 + 9) and 20 * 26 / 50 + told_b + split.idle == pytest.approx(45.0)
 
 
+@pytest.mark.parametrize(("told", "decode"), [
+    ({"timings": {"predicted_ms": 250.0}}, 0.25), ({"metrics": {"generation_time_ms": 40}}, 0.04),
+    ({}, None), ({"metrics": None, "timings": {"predicted_ms": None}}, None),
+])  # fmt: skip
+def test_the_first_token_of_a_whole_answer_is_as_the_engine_tells(serve_with, echo, told, decode) -> None:
+    """It came `decode` seconds before the end, and the tokens after it took so long; what is not told is not known."""
+    from genwright.serve.contracts import Chunk
+    from genwright.serve.engines.http import _whole
+
+    async def generate(kind, body, expert):
+        answer = {"message": {"role": "assistant", "content": "a b c d e"}, "index": 0, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+        time.sleep(decode or 0)
+        chunk = _whole({"choices": [answer], "usage": usage, **told})
+        assert isinstance(chunk, Chunk) and chunk.decode_seconds == decode
+        yield chunk
+
+    echo.generate = generate
+    with serve_with(echo) as server:
+        assert not {"timings", "metrics"} & set(server.chat("one").json())
+        (row,) = server.settled(1)
+    assert row["tpot_seconds"] == (pytest.approx(decode / 4) if decode else None)
+    assert (0 <= row["ttft_seconds"] < row["seconds"] - decode + 1e-6) if decode else row["ttft_seconds"] is None
+
+
 def test_a_cached_prompt_costs_nothing() -> None:
     meter = Counter()
     split = Split(meter, 0.0, clock=lambda: 0.0)

@@ -212,7 +212,7 @@ class Run:
 
     def __init__(self, answers: Answers, thought: Thought) -> None:
         self.answers, self.thought, self.parts = answers, thought, answers.parts
-        self.id = f"gw-{secrets.token_hex(12)}"
+        self.id, self.streams = f"gw-{secrets.token_hex(12)}", bool(thought.request.params.get("stream"))
         self.began, self._clock = time.time(), time.perf_counter()
         self.usage, self.counted_pieces, self.tool_calls = Usage(), 0, 0
         self.first: float | None = None
@@ -258,10 +258,12 @@ class Run:
     def count(self, chunk: Chunk) -> None:
         """Take in what a piece tells."""
         now = time.perf_counter() - self._clock
-        if chunk.tokens or chunk.text:
+        if not self.streams and chunk.decode_seconds is not None:
+            self.first, self.last = max(0.0, now - chunk.decode_seconds), now
+        if self.streams and (chunk.tokens or chunk.text):
             self.first = now if self.first is None else self.first
             self.last = now
-        self.counted_pieces += chunk.tokens if self.thought.request.params.get("stream") else 0
+            self.counted_pieces += chunk.tokens
         if chunk.usage is not None:
             self.usage, self.told_usage = chunk.usage, True
         self.tool_calls += _tool_calls(chunk.data)
@@ -297,15 +299,14 @@ class Run:
         thought, request, expert = self.thought, self.thought.request, self.thought.expert
         seconds = time.perf_counter() - self._clock
         usage = replace(self.usage, generated=self.generated)
-        stream = bool(request.params.get("stream"))
         return Record(
             id=self.id, began=self.began, kind=request.kind, key=request.key, conversation=request.conversation,
             model=request.model, expert=expert.name if expert else "", version=expert.version if expert else "",
             reason=thought.route.reason, score=thought.route.score, engine=self.engine.name if self.engine else "",
-            profile=thought.profile.name, outcome=outcome, status=status, stream=stream, prompt_tokens=usage.prompt,
+            profile=thought.profile.name, outcome=outcome, status=status, stream=self.streams, prompt_tokens=usage.prompt,
             cached_tokens=usage.cached, generated_tokens=usage.generated, tool_calls=self.tool_calls,
             counted=self.told_usage or outcome in ("blocked", "refused"), seconds=seconds,
-            ttft_seconds=self.first if stream else None, tpot_seconds=self._tpot() if stream else None,
+            ttft_seconds=self.first, tpot_seconds=self._tpot(),
             guard_input=_said(thought.decision), guard_output=self.guard_output,
             expected_tokens=thought.profile.expected_tokens, expected_joules=thought.profile.expected_joules,
             usd=self.parts.prices.of(usage, seconds / self.parts.slots),

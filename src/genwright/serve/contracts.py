@@ -193,6 +193,8 @@ class Chunk:
     """Generated tokens in this piece, as far as they are known."""
     usage: Usage | None = None
     """The totals so far; the last chunk of a finished answer always has them."""
+    decode_seconds: float | None = None
+    """Of a whole answer: from its first token to its last, where the engine tells."""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class Gateway:
             if run.is_safe_reply:
                 return _safe_reply(run)
             chunks = released(run, run.chunks())
-            if request.params.get("stream"):
+            if run.streams:
                 first = await _until_gone(http, lambda: _first(chunks))
                 return Stream(run, first, chunks)
             return await _until_gone(http, lambda: _whole(run, chunks))
@@ -232,12 +232,16 @@ async def _whole(run: Run, chunks: AsyncIterator[Chunk]) -> Response:
 
 def _cleaned(chunk: Chunk, run: Run) -> dict[str, Any]:
     """OpenAI's fields, without the engine's own; the model is who answered."""
-    told = {
-        name: value for name, value in chunk.data.items() if name not in ("timings", "__verbose", "prompt_progress")
-    }
-    if run.thought.request.params.get("stream"):
+    told = dict(chunk.data)
+    for name in _ENGINES_OWN:
+        told.pop(name, None)
+    if run.streams:
         told.pop("usage", None)
-    return {**told, "model": _name(run)}
+    told["model"] = _name(run)
+    return told
+
+
+_ENGINES_OWN = ("timings", "metrics", "__verbose", "prompt_progress")
 
 
 def _name(run: Run) -> str:
@@ -257,7 +261,7 @@ def _safe_reply(run: Run) -> Response:
     text, kind = run.thought.decision.text, run.thought.request.kind
     run.close("blocked")
     base = {"id": run.id, "created": int(run.began), "model": _name(run)}
-    if run.thought.request.params.get("stream"):
+    if run.streams:
         delta = {"delta": {"role": "assistant", "content": text}} if kind == "chat" else {"text": text}
         events = [
             {**base, "object": _OBJECTS[kind], "choices": [{"index": 0, **delta, "finish_reason": "content_filter"}]},
@@ -283,7 +287,11 @@ def _close_with(run: Run, error: BaseException) -> None:
 
 
 def _event(told: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + _ENCODE(told).encode() + b"\n\n"
+
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Made once: `json.dumps` makes an encoder for each token."""
 
 
 async def _body(http: Http) -> bytes:

@@ -61,7 +61,7 @@ class Record:
     """False where the engine did not tell its tokens and we counted pieces."""
     seconds: float = 0.0
     ttft_seconds: float | None = None
-    """Until the first token; of a whole answer, as the engine tells it."""
+    """Until the first token; of a whole answer, as the engine tells it; None where it does not."""
     tpot_seconds: float | None = None
     """Per token after the first."""
     guard_input: str = ""

@@ -274,7 +274,16 @@ def _whole(data: dict[str, Any]) -> Chunk:
     usage = usage_of(data)
     choice = (data.get("choices") or [{}])[0]
     text = choice.get("text") if "text" in choice else (choice.get("message") or {}).get("content")
-    return Chunk(data, str(text or ""), usage.generated if usage else 0, usage)
+    return Chunk(data, str(text or ""), usage.generated if usage else 0, usage, _decode_seconds(data))
+
+
+def _decode_seconds(data: Mapping[str, Any]) -> float | None:
+    """As llama.cpp tells it (`timings`), or vLLM (`metrics`)."""
+    for field, name in (("timings", "predicted_ms"), ("metrics", "generation_time_ms")):
+        told = data.get(field)
+        if isinstance(told, dict) and isinstance(told.get(name), int | float):
+            return float(told[name]) / 1e3
+    return None
 
 
 def _delta(data: Mapping[str, Any]) -> tuple[str, int]:
