@@ -21,7 +21,7 @@ from genwright.data.formats import Row
 from genwright.data.layouts import families_that_learn
 from genwright.data.sources import read_rows
 from genwright.data.splits import check_leakage, split
-from genwright.evaluate.statistics import bootstrap, minimum_detectable_difference, paired
+from genwright.evaluate.statistics import bootstrap, corrected, minimum_detectable_difference, paired
 from genwright.export.expert import publish_expert
 from genwright.export.handover import hand_over, hand_over_served, merge_checked
 from genwright.export.merge import Say
@@ -118,11 +118,11 @@ def evaluate(context: Context) -> dict[str, Any]:
     for name, judgement in judged.items():
         judgement.write(context.out / f"predictions-{name}.jsonl", rows)
     chosen, groups = judged[adapted["chosen"]], groups_of(rows)
+    others = {name: judgement for name, judgement in judged.items() if judgement is not chosen}
     compare = partial(paired, groups=groups, higher_is_better=metric.higher_is_better)
+    compared = corrected([compare(judgement.scores, chosen.scores) for judgement in others.values()])
     comparisons = [
-        {"before": name, "after": adapted["chosen"], **vars(compare(judgement.scores, chosen.scores))}
-        for name, judgement in judged.items()
-        if judgement is not chosen
+        {"before": name, "after": adapted["chosen"], **vars(comparison)} for name, comparison in zip(others, compared)
     ]
     value, target = bootstrap(chosen.scores, groups=groups).value, adapted["target"]
     met = None if target is None else bool(value >= target if metric.higher_is_better else value <= target)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from genwright.base.errors import BadRequest
-from genwright.evaluate.statistics import bootstrap, holm, mcnemar, minimum_detectable_difference, paired, wilson
+from genwright.evaluate.statistics import (
+    bootstrap,
+    corrected,
+    holm,
+    mcnemar,
+    minimum_detectable_difference,
+    paired,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +86,16 @@ def test_binary_scores_get_the_exact_test_only_where_rows_are_independent() -> N
 def test_holm_by_hand() -> None:
     """0.01 * 3, 0.02 * 2, and 0.03 raised to the one before it."""
     assert holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
+
+
+def test_comparisons_told_together_are_corrected_together() -> None:
+    """A gain on 6 of 20 rows, none lost: exact p = 2 / 2**6 = 0.03125. Alone it shows; of two equal ones neither does."""
+    one = paired([0.0] * 20, [100.0] * 6 + [0.0] * 14)
+    assert one.p_value == 0.03125 and one.better and corrected([one]) == [one]
+    both = corrected([one, one])
+    assert [(each.p_value, each.better, each.test) for each in both] == [(0.0625, False, "mcnemar-exact, Holm")] * 2
+    sure = paired([0.0] * 20, [100.0] * 12 + [0.0] * 8)
+    assert [each.better for each in corrected([sure, one])] == [True, True]
 
 
 def test_the_smallest_difference_that_shows_is_found_4_times_in_5() -> None:

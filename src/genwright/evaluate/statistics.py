@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -114,6 +114,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, p_values[index] * (len(p_values) - rank)))
         adjusted[index] = highest
     return adjusted
+
+
+def corrected(comparisons: Sequence[Paired]) -> list[Paired]:
+    """Comparisons that are told together: Holm's p-values, and `better` only where those are below 0.05 too.
+
+    By hand: of three with p = 0.03 each none is better, for each has 0.09.
+    """
+    if len(comparisons) < 2:
+        return list(comparisons)
+    return [
+        replace(one, p_value=p_value, test=f"{one.test}, Holm", better=one.better and p_value < 0.05)
+        for one, p_value in zip(comparisons, holm([one.p_value for one in comparisons]))
+    ]
 
 
 def minimum_detectable_difference(n: int, spread: float = 50.0) -> float:

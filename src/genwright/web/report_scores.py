@@ -77,7 +77,7 @@ def paired(results: Results) -> Html | None:
     reach = max(abs(pair[end]) for pair in pairs for end in ("low", "high", "difference")) * 1.1 or 1.0
     lead = (
         "Each row is answered by both, so luck in the choice of rows cancels. "
-        "A line that does not touch zero is a real difference."
+        "Better is said only where the line does not touch zero and p, corrected for the number of comparisons, is below 0.05."
     )
     return section(
         "Compared on the same rows", lead, tag("div", *(_pair(pair, reach) for pair in pairs), class_="dots pairs")
