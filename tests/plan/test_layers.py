@@ -10,16 +10,19 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig
 
-from genwright.adapters.full import Full, LastLayers
+from genwright.adapters.full import Full, Head, LastLayers
 from genwright.adapters.lora import LoRA
+from genwright.adapters.soft import PrefixTuning
 from genwright.data.layouts import plain_feed
 from genwright.data.templates import Encoded
 from genwright.engine.recipe import Recipe
 from genwright.models.load import build_model
 from genwright.objectives.language import Instruction
 from genwright.plan.here import rungs
-from genwright.plan.here.layers import SHALLOW, by_layers, layers_are_alike
+from genwright.plan.here.layers import SHALLOW, by_layers, layers_are_alike, told_by_few
+from genwright.plan.here.repeated import DEPTH, Repeated, by_few
 from genwright.plan.here.rungs import Asking, Machine, plan_prompting, plan_training
+from genwright.plan.here.tracker import Tracker
 from genwright.plan.priced.roofline import Rates
 
 ROWS = [Encoded([1] * length, [place > 3 for place in range(length)], 0, str(length)) for length in range(5, 25)]
@@ -51,10 +54,14 @@ def alike(config: Any) -> bool:
 
 
 def plans(monkeypatch: pytest.MonkeyPatch, plan: Any) -> list[dict[str, float]]:
-    """By layers, then the whole."""
+    """By layers, then the whole: every quantity, and every part of the training peak."""
     found = [plan()]
-    monkeypatch.setattr(rungs, "layers_are_alike", lambda model: False)
-    return [{name: one.value for name, one in estimate.quantities.items()} for estimate in (*found, plan())]
+    for asked in ("layers_are_alike", "told_by_few"):
+        monkeypatch.setattr(rungs, asked, lambda *_: False)
+    return [
+        {name: one.value for name, one in estimate.quantities.items()} | estimate.breakdown
+        for estimate in (*found, plan())
+    ]
 
 
 @pytest.mark.parametrize("config", [llama(), llama(kind="gpt_neox"), t5()], ids=lambda config: config.model_type)
@@ -67,17 +74,50 @@ def test_answering_by_layers_is_answering(
     assert short == pytest.approx(whole, rel=1e-9)
 
 
+TRAININGS = [
+    (LoRA(rank=2), {"precision": "bf16", "pack_tokens": 64}, True), (Full(), {"precision": "bf16", "max_norm": 0.0}, True),
+    (Full(), {"pack_tokens": 24, "batch_size": 3}, True), (Head(), {}, True), (LastLayers(layers=3), {}, False),
+    (PrefixTuning(tokens=2), {}, False),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "adapter", [LoRA(rank=2), Full(), LastLayers(layers=2)], ids=lambda adapter: type(adapter).__name__
+    ("adapter", "changes", "few"),
+    TRAININGS,
+    ids=lambda value: type(value).__name__ if value not in (True, False) else "",
 )
 def test_training_by_layers_is_training(
-    adapter: Any, steady: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    adapter: Any, changes: Any, few: bool, steady: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Every quantity: peaks, FLOPs, seconds. Last layers are not like the first ones: that plan is of the whole both times."""
-    recipe = Recipe(Instruction(), adapter, "fp32", 3, 4, 1e-3)
+    """Every quantity: peaks and their parts, FLOPs, seconds. Last layers and prefixes are not told by few, and planned whole."""
+    recipe = Recipe(
+        Instruction(), adapter, **{"precision": "fp32", "steps": 3, "batch_size": 4, "learning_rate": 1e-3, **changes}
+    )
+    assert told_by_few(recipe, llama()) is few
     plan = lambda: plan_training(recipe, llama(), plain_feed(ROWS), ASKING, Machine(tmp_path), weights_bytes=0)
     short, whole = plans(monkeypatch, plan)
     assert short == pytest.approx(whole, rel=1e-9)
+
+
+def test_equal_shapes_that_do_different_work_are_traced_whole() -> None:
+    """The third layer's work would be counted for the second kind too: it is refused, and the whole is asked for."""
+    model = torch.nn.ModuleList([torch.nn.Linear(4, 4) for _ in range(DEPTH)])
+    asked: list[Any] = []
+
+    def trace(one: Any, more: Any) -> int:
+        asked.append(list(more))
+        if more:
+            tracker = Tracker()
+            repeated = Repeated(tracker, torch.nn.Module(), [])
+            repeated.stacks, repeated.more = [list(model)], more
+            with tracker, repeated.watch():
+                x = torch.ones(2, 4)
+                for number, layer in enumerate(model):
+                    x = layer(x) if number % 2 else layer(x).relu()
+                repeated.told()
+        return len(asked)
+
+    assert by_few(llama(), True, trace) == 2 and asked == [[10 - DEPTH], []]
 
 
 def test_what_is_not_alike_is_measured_whole() -> None:

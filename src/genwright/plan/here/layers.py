@@ -12,8 +12,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from genwright.engine.recipe import Recipe
+from genwright.models.load import build_model
 from genwright.models.surgery import layers_of
-from genwright.plan.traced.trace_setup import depths, shrunk
+from genwright.plan.here.trace import fake_weights_can_be_cast
+from genwright.plan.traced.depth import depths, shrunk
 
 SHALLOW = (2, 3, 4)
 """Layers of the models that are measured; the last stands for the rest."""
@@ -35,6 +41,29 @@ def by_layers(config: Any, measure: Callable[[Any], tuple[float, ...]], *, alike
         return measure(config)
     more = depths(config)[0] - SHALLOW[-1]
     return tuple(value + more * each for value, each in zip(third, step, strict=True))
+
+
+def told_by_few(recipe: Recipe, config: Any) -> bool:
+    """Whether a recipe's model is told by few of its layers, adapter and all.
+
+    What trains weights of the base may do so in some layers only: it is asked of the whole model. An adapter is the same over
+    every layer, unless it makes a weight that grows with their number, such as a prefix: it is asked of two shallow models.
+    """
+    with FakeTensorMode(), fake_weights_can_be_cast():
+        model = build_model(config, torch.float32, head=recipe.head)
+        if recipe.adapter.trains_base:
+            return layers_are_alike(recipe.adapter.wrap(model))
+        if not layers_are_alike(model):
+            return False
+        outside = [_outside(recipe.adapter.wrap(build_model(shrunk(config, depth)[0], torch.float32, head=recipe.head)))
+                   for depth in SHALLOW[:2]]  # fmt: skip
+    return outside[0] == outside[1]
+
+
+def _outside(model: Any) -> list[Any]:
+    """Shapes of what stands outside the layers."""
+    inside = {id(parameter) for layer in layers_of(model)[0] for parameter in layer.parameters()}
+    return [(name, one.shape) for name, one in model.named_parameters() if id(one) not in inside]
 
 
 def layers_are_alike(model: Any) -> bool:

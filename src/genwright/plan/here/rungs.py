@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from genwright.adapters.base import trainable
 from genwright.data.layouts import Feed
 from genwright.data.order import rows_of_step
 from genwright.data.pack import pack
@@ -30,16 +29,16 @@ from genwright.parallel.mesh import SINGLE, Placement, fake_ranks
 from genwright.plan.cadence import DEFAULT_MTBF_SECONDS, DISK_BYTES_PER_SECOND, cadence, in_words
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.here.calibrate import calibrate
-from genwright.plan.here.layers import by_layers, layers_are_alike
+from genwright.plan.here.layers import by_layers, layers_are_alike, told_by_few
+from genwright.plan.here.repeated import by_few
+from genwright.plan.here.steps import Steps
 from genwright.plan.here.trace import (
-    BuiltFake,
+    GenerationTrace,
     Trace,
-    build_fake,
     over_the_full_base,
     trace_generation,
     trace_merge,
     trace_reading,
-    trace_step,
 )
 from genwright.plan.here.verify import resident_bytes
 from genwright.plan.priced.roofline import price
@@ -113,24 +112,23 @@ def plan_training(
     Laid over several ranks, the first rank's step is traced; on a CPU all of them share this machine's memory and cores.
     """
     longest, typical = steps_to_trace(recipe, feed)
+    alike = place.ranks == 1 and told_by_few(recipe, config)
+
+    def traced(one: Any, more: Sequence[int]) -> tuple[Trace, Trace, dict[str, int]]:
+        steps = Steps(recipe, one, more, place)
+        widest, usual = (steps.trace(partial(_batches, recipe, feed, step, place.ranks)) for step in (longest, typical))
+        return widest, usual, steps.sizes()
+
     with fake_ranks(place.ranks) if place.ranks > 1 else nullcontext():
-        fake = build_fake(recipe, config, place)
-        baseline = resident_bytes()  # with every library and module that the run will load
-        alike = place.ranks == 1 and layers_are_alike(fake.built.model)
-        widest = trace_step(fake, partial(_batches, recipe, feed, longest, place.ranks), recipe)
-        usual = None if alike else trace_step(fake, partial(_batches, recipe, feed, typical, place.ranks), recipe)
+        widest, usual, sizes = by_few(config, alike, traced)
+    baseline = resident_bytes()  # with every library and module that the run will load
     dtype = resolve(recipe.precision).compute
     judged, judged_peak = _generation(
         config, dtype, asking, machine, writes_to_the_limit=False, alike=alike, wrap=_wrap_for_answering(recipe), say=say
     )  # fmt: skip
-    usual_seconds, flops = (
-        _price_step(usual, machine, say)
-        if usual
-        else _price_by_layers(recipe, config, partial(_batches, recipe, feed, typical), widest, machine, say)
-    )
+    usual_seconds = price(usual.events, calibrate([usual], machine.calibrations, say=say))
     step_seconds = around(usual_seconds, TIME_BELOW, TIME_ABOVE)
     trained = step_seconds * recipe.steps
-    sizes = _sizes(fake)
     snapshot = sizes["trained"] + sizes["state"]  # the copy that is written while training goes on, kept for the next
     peaks = {
         "train_peak_bytes": max(widest.peak.total + snapshot, weights_bytes + sizes["weights"]),
@@ -145,7 +143,7 @@ def plan_training(
         **memory,
         "host_bytes": max(memory.values(), key=lambda peak: peak.value),
         "disk_bytes": _disk(sizes),
-        "flops_per_step": around(flops, 0.0, 0.0),
+        "flops_per_step": around(usual.flops, 0.0, 0.0),
         "step_seconds": step_seconds,
         "train_seconds": trained,
         "evaluate_seconds": judged,
@@ -162,24 +160,6 @@ def plan_training(
     saving = cadence(snapshot / DISK_BYTES_PER_SECOND, 1, machine.mtbf_seconds)
     planned = _with_bill(quantities, breakdown, machine, (*notes, in_words(saving)))
     return replace(planned, facts={"checkpoint": saving})
-
-
-def _price_step(trace: Trace, machine: Machine, say: Say) -> tuple[float, ...]:
-    """(seconds, FLOPs)."""
-    return price(trace.events, calibrate([trace], machine.calibrations, say=say)), trace.flops
-
-
-def _price_by_layers(
-    recipe: Recipe, config: Any, batches: Callable[[], Any], whole: Trace, machine: Machine, say: Say
-) -> tuple[float, ...]:
-    """(seconds, FLOPs) of a step: forwards and backwards from a few layers, the update from the trace of another step."""
-
-    def passes(one: Any) -> tuple[float, ...]:
-        return _price_step(trace_step(build_fake(recipe, one), batches, recipe).passes(), machine, say)
-
-    seconds, flops = by_layers(config, passes, alike=True)
-    update_seconds, update_flops = _price_step(whole.update(), machine, say)
-    return seconds + update_seconds, round(flops) + update_flops
 
 
 def _merging(recipe: Recipe, config: Any, alike: bool) -> int:
@@ -230,25 +210,22 @@ def _generation(
     expected = asking.max_new_tokens if writes_to_the_limit else min(written, asking.max_new_tokens)
     mean = math.ceil(statistics.fmean(asking.prompts))
 
-    def peak_of(one: Any) -> tuple[float, ...]:
-        new = max(2, asking.max_new_tokens)
-        found = trace_generation(one, dtype=dtype, rows=rows, prompt=max(asking.prompts), new=new, wrap=wrap)
-        return (found.prefill.peak.total, found.decode.peak.total)
+    def traced(prompt: int, new: int) -> GenerationTrace:
+        return by_few(config, alike, lambda one, more: trace_generation(
+            one, dtype=dtype, rows=rows, prompt=prompt, new=max(2, new), wrap=wrap, more=more
+        ))  # fmt: skip
 
-    def seconds_of(one: Any) -> tuple[float, ...]:
-        found = trace_generation(one, dtype=dtype, rows=rows, prompt=mean, new=max(2, expected), wrap=wrap)
-        rates = calibrate([found.prefill.tracker], machine.calibrations, say=say)
-        return price(found.prefill.events, rates), price(found.decode.events, rates)
-
-    peak = max(by_layers(config, peak_of, alike=alike))
-    prefill, decode = by_layers(config, seconds_of, alike=alike)
+    longest, usual = traced(max(asking.prompts), asking.max_new_tokens), traced(mean, expected)
+    peak = max(longest.prefill.peak.total, longest.decode.peak.total)
+    rates = calibrate([usual.prefill.tracker], machine.calibrations, say=say)
+    prefill, decode = price(usual.prefill.events, rates), price(usual.decode.events, rates)
     batches = math.ceil(len(asking.prompts) / rows)
     value = batches * (prefill + decode * expected)
     low, high = (
         batches * (prefill + decode * min(written, expected)),
         batches * (prefill + decode * asking.max_new_tokens),
     )
-    return Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE)), round(peak)
+    return Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE)), peak
 
 
 def _reading(
@@ -267,31 +244,14 @@ def _reading(
     longest = max(range(len(sizes)), key=sizes.__getitem__)
     median = sizes.index(statistics.median_low(sizes))
 
-    def read(one: Any, number: int) -> Trace:
-        return trace_reading(
-            one, dtype=dtype, head=reading.head, objective=reading.objective, batches=partial(batch_of, number), wrap=wrap
-        )  # fmt: skip
+    def read(number: int) -> Trace:
+        return by_few(config, alike, lambda one, more: trace_reading(
+            one, dtype=dtype, head=reading.head, objective=reading.objective, batches=partial(batch_of, number), wrap=wrap, more=more
+        ))  # fmt: skip
 
-    def seconds_of(one: Any) -> tuple[float, ...]:
-        typical = read(one, median)
-        return (price(typical.events, calibrate([typical.tracker], machine.calibrations, say=say)),)
-
-    (peak,) = by_layers(config, lambda one: (read(one, longest).peak.total,), alike=alike)
-    (each,) = by_layers(config, seconds_of, alike=alike)
-    return around(each * len(sizes), TIME_BELOW, TIME_ABOVE), round(peak)
-
-
-def _sizes(fake: BuiltFake) -> dict[str, int]:
-    built = fake.built
-    trained = [parameter.numel() * parameter.element_size() for parameter in trainable(built.model).values()]
-    state = [
-        tensor.numel() * tensor.element_size()
-        for values in built.optimizer.state.values()
-        for tensor in values.values()
-    ]
-    return {
-        "weights": fake.bytes_of("weights"), "trained": sum(trained), "state": sum(state), "largest": max(trained),
-    }  # fmt: skip
+    usual = read(median)
+    each = price(usual.events, calibrate([usual], machine.calibrations, say=say))
+    return around(each * len(sizes), TIME_BELOW, TIME_ABOVE), read(longest).peak.total
 
 
 def _disk(sizes: dict[str, int]) -> Range:

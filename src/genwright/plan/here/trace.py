@@ -26,6 +26,7 @@ from genwright.models.families import Head, family_of
 from genwright.models.load import build_model
 from genwright.parallel.mesh import SINGLE, Placement
 from genwright.parallel.norm import global_norm
+from genwright.plan.here.repeated import Repeated
 from genwright.plan.here.tracker import Event, Peak, Tracker
 
 
@@ -100,8 +101,16 @@ def build_fake(recipe: Recipe, config: Any, place: Placement = SINGLE) -> BuiltF
     return BuiltFake(mode, built, tracker, build_peak)
 
 
-def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], recipe: Recipe) -> Trace:
-    """One optimiser step with optimizer state in place. `make_batches` is called under the fake mode."""
+def trace_step(
+    fake: BuiltFake,
+    make_batches: Callable[[], Sequence[Batch]],
+    recipe: Recipe,
+    at: Callable[[str], Any] = lambda _: None,
+) -> Trace:
+    """One optimiser step with optimizer state in place. `make_batches` is called under the fake mode.
+
+    `at` is told where it is: "passes" as the first microbatch begins, "update" after the last one's backward.
+    """
     built, tracker = fake.built, fake.tracker
     with fake.mode, tracker:
         if not built.optimizer.state:
@@ -113,7 +122,8 @@ def trace_step(fake: BuiltFake, make_batches: Callable[[], Sequence[Batch]], rec
         batches = make_batches()
         first = len(tracker.events)
         with tracker.phase("activations"):
-            updates_at = _run_step(built, batches, recipe, tracker)
+            at("passes")
+            updates_at = _run_step(built, batches, recipe, tracker, at)
         peak = tracker.peak
     return Trace(tracker.events[first:], peak, tracker, updates_at - first)
 
@@ -126,18 +136,21 @@ def _bear_state(built: Built) -> None:
     built.optimizer.zero_grad(set_to_none=True)
 
 
-def _run_step(built: Built, batches: Sequence[Batch], recipe: Recipe, tracker: Tracker) -> int:
+def _run_step(
+    built: Built, batches: Sequence[Batch], recipe: Recipe, tracker: Tracker, at: Callable[[str], Any]
+) -> int:
     """Events before the gradients' norm was taken."""
-    at = 0
+    before = 0
 
     def norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
-        nonlocal at
-        at = len(tracker.events)
+        nonlocal before
+        before = len(tracker.events)
+        at("update")
         return global_norm(gradients)
 
     shared = built.team.share(built.model, batches)
     train_step(built.model, built.optimizer, built.objective, shared, max_norm=recipe.max_norm, global_norm=norm)
-    return at
+    return before
 
 
 @dataclass(frozen=True)
@@ -149,82 +162,86 @@ class GenerationTrace:
 
 
 def trace_generation(
-    config: Any, *, dtype: torch.dtype, rows: int, prompt: int, new: int, wrap: Callable[[Any], Any] = lambda m: m
-) -> GenerationTrace:
-    """A batch of `rows` prompts of `prompt` tokens, then a step at the last of `new` tokens, where the cache is longest."""
+    config: Any, *, dtype: torch.dtype, rows: int, prompt: int, new: int, wrap: Callable[[Any], Any] = lambda m: m,
+    more: Sequence[int] = (),
+) -> GenerationTrace:  # fmt: skip
+    """A batch of `rows` prompts of `prompt` tokens, then a step at the last of `new` tokens, where the cache is longest.
+
+    `more`: layers that the whole model has besides, as `Repeated` tells them.
+    """
     mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, torch.no_grad():
         model = wrap(build_model(config, dtype, "sdpa")).eval()
     tracker.track([*model.parameters(), *model.buffers()], "weights")
+    whole = Repeated(tracker, model, more)
     with mode, tracker, torch.no_grad(), ordinary_attention(model):
-        prefill, cache = _trace_forward(model, tracker, rows, prompt, None)
-        if not _grown(cache, prompt + new - 2):
+        prefill, cache = _trace_forward(model, whole, rows, prompt, None)
+        if each := _grown(cache, prompt + new - 2):
+            whole.stand("cache and activations", lambda _: each)
+        else:
             del cache
-            _, cache = _trace_forward(model, tracker, rows, prompt + new - 2, None)
-        decode, _ = _trace_forward(model, tracker, rows, 1, cache, seen=prompt + new - 2)
+            _, cache = _trace_forward(model, whole, rows, prompt + new - 2, None)
+            whole.keep()
+        decode, _ = _trace_forward(model, whole, rows, 1, cache, seen=prompt + new - 2)
     return GenerationTrace(prefill, decode)
 
 
-def _grown(cache: Any, tokens: int) -> bool:
-    """Make a plain cache as long as it is after `tokens`; False for any other kind."""
+def _grown(cache: Any, tokens: int) -> list[torch.Tensor]:
+    """Make a plain cache as long as it is after `tokens`; what a layer of it holds then. None for any other kind."""
     layers = getattr(cache, "layers", [])
     if type(cache) is not DynamicCache or any(type(layer) is not DynamicLayer for layer in layers):
-        return False
+        return []
     for layer in layers:
         for name in ("keys", "values"):
             before = getattr(layer, name)
             setattr(layer, name, before.new_empty(*before.shape[:-2], tokens, before.shape[-1]))
-    return bool(layers)
+    return [layers[0].keys, layers[0].values] if layers else []
 
 
-def _trace_forward(
-    model: Any, tracker: Tracker, rows: int, length: int, cache: Any, seen: int = 0
-) -> tuple[Trace, Any]:
-    if family_of(model.config) == "encoder-decoder":
-        return _trace_source_and_target(model, tracker, rows, length, cache, seen)
-    ids = torch.zeros(rows, length, dtype=torch.long)
-    mask = torch.ones(rows, seen + length, dtype=torch.long)
-    first = len(tracker.events)
-    with tracker.phase("cache and activations"):
-        out = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return Trace(tracker.events[first:], tracker.peak, tracker), out.past_key_values
+def _trace_forward(model: Any, whole: Repeated, rows: int, length: int, cache: Any, seen: int = 0) -> tuple[Trace, Any]:
+    encodes = family_of(model.config) == "encoder-decoder"
+    given = (_source_and_target if encodes else _next_tokens)(rows, length, cache, seen)
+    with whole.tracker.phase("cache and activations"), whole.watch():
+        out = model(**given, use_cache=True)
+        told = whole.told()
+    return Trace(told.events, told.peak, whole.tracker), out if encodes else out.past_key_values
 
 
-def _trace_source_and_target(
-    model: Any, tracker: Tracker, rows: int, length: int, read: Any, seen: int
-) -> tuple[Trace, Any]:
-    """Reading a source and writing the first token; or, where a source was `read`, one more token."""
-    one, first = torch.zeros(rows, 1, dtype=torch.long), len(tracker.events)
-    with tracker.phase("cache and activations"):
-        if read is None:
-            source = torch.zeros(rows, length, dtype=torch.long)
-            read = model(
-                input_ids=source, attention_mask=torch.ones_like(source), decoder_input_ids=one, use_cache=True
-            )
-        else:
-            given = (read.encoder_last_hidden_state,)
-            read = model(
-                encoder_outputs=given, attention_mask=torch.ones(rows, seen, dtype=torch.long), decoder_input_ids=one,
-                past_key_values=read.past_key_values, use_cache=True,
-            )  # fmt: skip
-    return Trace(tracker.events[first:], tracker.peak, tracker), read
+def _next_tokens(rows: int, length: int, cache: Any, seen: int) -> dict[str, Any]:
+    """What a decoder reads: `length` tokens a row after the `seen` ones in the cache."""
+    ids, mask = torch.zeros(rows, length, dtype=torch.long), torch.ones(rows, seen + length, dtype=torch.long)
+    return {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "logits_to_keep": 1}
+
+
+def _source_and_target(rows: int, length: int, read: Any, seen: int) -> dict[str, Any]:
+    """What an encoder-decoder reads: a source and the target's first token; or, where a source was `read`, one more token."""
+    one = torch.zeros(rows, 1, dtype=torch.long)
+    if read is None:
+        source = torch.zeros(rows, length, dtype=torch.long)
+        return {"input_ids": source, "attention_mask": torch.ones_like(source), "decoder_input_ids": one}
+    return {
+        "encoder_outputs": (read.encoder_last_hidden_state,), "attention_mask": torch.ones(rows, seen, dtype=torch.long),
+        "decoder_input_ids": one, "past_key_values": read.past_key_values,
+    }  # fmt: skip
 
 
 def trace_reading(
     config: Any, *, dtype: torch.dtype, head: Head, objective: Callable[[Any, Any], Any], batches: Callable[[], Sequence[Batch]],
-    wrap: Callable[[Any], Any] = lambda m: m,
+    wrap: Callable[[Any], Any] = lambda m: m, more: Sequence[int] = (),
 ) -> Trace:  # fmt: skip
-    """The objective on some microbatches, without gradients. `batches` is called under the fake mode."""
+    """The objective on some microbatches, without gradients. `batches` is called under the fake mode; `more` as for generation."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, torch.no_grad():
         model = wrap(build_model(config, dtype, NAME, head)).eval()
     tracker.track([*model.parameters(), *model.buffers()], "weights")
-    with mode, tracker, torch.no_grad(), tracker.phase("activations"):
+    whole = Repeated(tracker, model, more)
+    with mode, tracker, torch.no_grad(), tracker.phase("activations"), whole.watch():
         for batch in batches():
             objective(model, batch)
-    return Trace(tracker.events, tracker.peak, tracker)
+        told = whole.told()
+    return Trace(told.events, told.peak, tracker)
 
 
 def over_the_full_base(adapter: Any) -> Any:

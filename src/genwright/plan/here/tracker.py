@@ -95,11 +95,16 @@ class Tracker(TorchDispatchMode):
     def phase(self, part: str) -> Iterator[None]:
         """New storages count as `part`; the peak is measured anew from here."""
         before, self._part = self._part, part
-        self.peak = Peak(self.live, dict(self._sums))
+        self.now()
         try:
             yield
         finally:
             self._part = before
+
+    def now(self) -> Peak:
+        """What is live; the peak is measured anew from here."""
+        self.peak = Peak(self.live, dict(self._sums))
+        return self.peak
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

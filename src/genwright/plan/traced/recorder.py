@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections import Counter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -194,10 +194,17 @@ def _shape(name: str, kind: str, inputs: list[Tensor], results: list[Tensor]) ->
     return (product.shape[-2], product.shape[-1], left.shape[-1], batch)
 
 
+class Cutter(Protocol):
+    """Whoever wants to know where a layer begins."""
+
+    def cut(self, name: str, stack: int, layer: int) -> None:
+        """From here on everything belongs to that layer's "forward" or "backward"; -1: to what stands between them."""
+
+
 class Cuts:
     """Hooks that tell a recorder which layer is at work, on the way there and back."""
 
-    def __init__(self, recorder: Recorder, stacks: list[list[nn.Module]]) -> None:
+    def __init__(self, recorder: Cutter, stacks: list[list[nn.Module]]) -> None:
         self._recorder = recorder
         self._handles: list[Any] = []
         for stack, layers in enumerate(stacks):

@@ -29,6 +29,7 @@ from genwright.models.surgery import layers_of
 from genwright.plan.published.profile import Profile
 from genwright.plan.traced.adapters import experts_of, hidden_of, is_wrapped
 from genwright.plan.traced.attention import attention_name
+from genwright.plan.traced.depth import depths, shrunk
 from genwright.plan.traced.losses import loss_of
 from genwright.plan.traced.pieces import Pieces, Segment, Weight
 from genwright.plan.traced.recorder import Cuts, Recorder
@@ -111,36 +112,6 @@ def _completed(recorder: Recorder, number: int, parameter: nn.Parameter) -> None
 
 def _config(values: dict[str, Any]) -> Any:
     return config_from(copy.deepcopy(values), "The config")
-
-
-def _depth_keys(config: Any) -> list[str]:
-    """Where a config keeps the number of layers of each stack."""
-    if family_of(config) == "encoder-decoder":
-        known = (("encoder_layers", "decoder_layers"), ("num_layers", "num_decoder_layers"))
-        return next([*pair] for pair in known if all(hasattr(config, key) for key in pair))
-    return [next(key for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers") if hasattr(config, key))]
-
-
-def depths(config: Any) -> list[int]:
-    """Layers of each stack."""
-    text = config if family_of(config) == "encoder-decoder" else config.get_text_config()
-    return [int(getattr(text, key)) for key in _depth_keys(text)]
-
-
-def shrunk(config: Any, depth: int) -> tuple[Any, list[int]]:
-    """A copy of `depth` layers a stack, and how many each has."""
-    small = copy.deepcopy(config)
-    text = small if family_of(small) == "encoder-decoder" else small.get_text_config()
-    stacks = []
-    for key in _depth_keys(text):
-        stacks.append(min(depth, int(getattr(text, key))))
-        setattr(text, key, stacks[-1])
-    for name in ("layer_types", "no_rope_layers", "mlp_layer_types"):
-        if getattr(text, name, None):
-            setattr(text, name, list(getattr(text, name))[: stacks[-1]])
-    if getattr(text, "max_window_layers", None):
-        text.max_window_layers = min(text.max_window_layers, stacks[-1])
-    return small, stacks
 
 
 def _split(config: Any, degree: int) -> bool:
