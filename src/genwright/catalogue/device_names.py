@@ -19,7 +19,7 @@ SAYS_NOTHING = re.compile(
     r"\b(nvidia|geforce|rtx|gtx|tesla|amd|radeon|instinct|apple|google|huawei|intel|aws"
     r"|macbook (pro|air)|mac (studio|mini|pro)|macbook|imac|mac"
     r"|gpus?|graphics|cards?|generation|gen|hbm\d?e?|tensor ?core|nvlink|nvswitch|efa|roce|infiniband|ib|ethernet|chips?|cloud|power|capped"
-    r"|workstation|server|edition|colab|kaggle|single|consumer)\b"
+    r"|dgx|hgx|workstation|server|edition|colab|kaggle|single|consumer)\b"
 )
 COUNT = re.compile(r"^(\d+)\s*[x×*]\s*(?=[a-z\d])|(?<![a-z])[x×*]\s*(\d+)$")
 MEMORY = re.compile(r"(\d+(?:\.\d+)?(?=\s*-?\s*gi?b(?![\w/]))|(?<![a-z\d.])\d+(?=g(?![\w/])))\s*-?\s*g(?:i?b)?")
@@ -41,7 +41,7 @@ INSTANCES = {
     "p3.2xlarge": ("v100-16gb", 1), "p3.16xlarge": ("v100-16gb", 8), "p4d.24xlarge": ("a100-40gb", 8),
     "p4de.24xlarge": ("a100-80gb", 8), "p5.48xlarge": ("h100", 8), "p5e.48xlarge": ("h200", 8),
     "trn1.32xlarge": ("trainium1", 16), "trn2.48xlarge": ("trainium2", 16), "inf2.48xlarge": ("inferentia2", 12),
-    "dgx a100": ("a100-80gb", 8), "dgx h100": ("h100", 8), "dgx-1": ("v100-16gb", 8),
+    "dgx a100": ("a100-80gb", 8), "dgx h100": ("h100", 8), "dgx h200": ("h200", 8), "dgx b200": ("b200", 8), "dgx-1": ("v100-16gb", 8),
 }  # fmt: skip
 """Machines that are rented whole."""
 
