@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from genwright.base.errors import BadRequest, DataError
 from genwright.catalogue.parts import ATTACKS
-from genwright.evaluate.endpoint import Endpoint, EndpointError
+from genwright.evaluate.endpoint import SILENCES, Endpoint, EndpointError
 from genwright.evaluate.redteam.attacks import TEMPLATES, Direct, Injection, Jailbreak, canary_of, followed
 from genwright.evaluate.redteam.campaign import AT_ONCE, campaign
 from genwright.evaluate.redteam.crescendo import COUNTS_FROM, Crescendo, ModelAttacker, Phrases, nearest
@@ -410,6 +411,26 @@ def test_an_address_that_hangs_is_given_up(address: Callable, drips: bool) -> No
 
     with pytest.raises(EndpointError, match="gave no answer"):
         Endpoint(address(hang), seconds=0.4).reply([])
+
+
+def test_an_address_that_goes_on_hanging_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thirty questions only so many wait in vain; one answer in between, and counting begins anew. The clock is made up."""
+    clock, calls = [0.0], []
+
+    def once(asked: Any, path: str, body: Any, text_of: Any, seconds: float, end: float) -> str:
+        calls.append(body)
+        if len(calls) == SILENCES:
+            return "yes"
+        clock[0] = end
+        raise TimeoutError
+
+    monkeypatch.setattr("genwright.evaluate.endpoint.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(Endpoint, "_once", once)
+    asked = Endpoint("http://127.0.0.1:9/v1", at_once=1)
+    assert asked.replies([[]] * 30) == [""] * (SILENCES - 1) + ["yes"] + [""] * (30 - SILENCES)
+    assert len(calls) == 2 * SILENCES
+    with pytest.raises(EndpointError, match=r"(?s)asked no more.*5 times in a row"):
+        asked.reply([])
 
 
 def test_no_address(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +23,8 @@ Message = dict[str, Any]
 
 MOST_BYTES = 2**22
 """Of an answer; the rest is not read."""
+SILENCES = 5
+"""In a row, each of all its seconds: then an address is asked no more, so that one that hangs does not cost hours."""
 
 
 class EndpointError(GenwrightError):
@@ -43,6 +45,8 @@ class Endpoint:
     max_tokens: int = 256
     temperature: float = 0.0
     at_once: int = 4
+    silences: list[float] = field(default_factory=list, compare=False)
+    """When it last let its seconds pass, since it last answered."""
 
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
@@ -87,17 +91,26 @@ class Endpoint:
 
     def _asked(self, path: str, body: dict[str, Any], text_of: Callable[[Any], Any]) -> str:
         """The text of the first choice, after as many tries as there are and time is left for."""
+        if len(self.silences) >= SILENCES:
+            raise EndpointError(
+                f"{self.name} is asked no more.", found=f"silence for {self.seconds:g} s, {len(self.silences)} times in a row",
+                do="check that it is running, or give it more time",
+            )  # fmt: skip
         end, told = time.monotonic() + self.seconds, ""
         for _ in range(max(1, self.tries)):
             left = end - time.monotonic()
             if left <= 0:
                 break
             try:
-                return self._once(path, body, text_of, left, end)
+                text = self._once(path, body, text_of, left, end)
+                self.silences.clear()
+                return text
             except (OSError, ValueError, KeyError, IndexError, TypeError, http.client.HTTPException) as error:
                 told = f"{type(error).__name__}: {error}"
                 if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429:
                     break
+        if time.monotonic() >= end:
+            self.silences.append(end)
         raise EndpointError(
             f"{self.name} gave no answer.", wanted="an OpenAI-compatible completion", found=told or f"silence for {self.seconds:g} s",
             do="check that it is running and that its model and key are right",
