@@ -34,7 +34,7 @@ def test_every_word_for_a_framework_names_a_row() -> None:
         ("llm-foundry v0.3", "llm-foundry"),
         ("Colossal-AI", "colossalai"),
         ("xtuner 0.1.9", "xtuner"),
-        ("ms-swift", "llamafactory"),
+        ("ms-swift", "swift"),
         ("nanotron", "nanotron"),
         ("torchtitan", "torchtitan"),
         ("GPT-NeoX", "gpt-neox"),

@@ -34,10 +34,23 @@ def as_run(phase: str, trace: Trace, setup: Setup) -> Iterator[Op]:
     for op in trace.ops:
         if op.phase != phase or (core and op.kind != "attention"):
             continue
+        if op.kind == "attention" and setup.context_degree > 1:
+            op = _around_the_ring(op, setup.context_degree)
         share = scores.share(op) if op.kind in BETWEEN else 1.0
         layered = op.count >= TRACED_LAYERS * setup.accumulate
         if share:
             yield op._replace(bytes=op.bytes * share, count=op.count * (shallow if layered else 1.0))
+
+
+def _around_the_ring(op: Op, ranks: int) -> Op:
+    """Attention of a row that several devices share: each one's queries meet the keys of all (Liu et al. 2023, arXiv 2310.01889).
+
+    The trace has a device's own tokens alone. Messages go on beside, and each of a causal row's devices has an equal share.
+    """
+    queries, keys, width, rows = op.shape
+    return op._replace(
+        flops=op.flops * ranks, bytes=op.bytes * (1 + ranks) / 2, shape=(queries, keys * ranks, width, rows)
+    )
 
 
 @dataclass(frozen=True)

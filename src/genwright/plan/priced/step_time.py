@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import Placed
@@ -47,6 +47,10 @@ NOT_CAUSAL = (
 """Objectives whose attention sees the whole square."""
 DEQUANTIZE_SHARE = 0.45
 """Of the stream's bandwidth, when weights are unpacked: the table lookups of bitsandbytes and GPTQ's shifts."""
+CUDNN_FLASH = {"hopper": 0.70, "blackwell": 0.65}
+"""Share of the matmul rate that cuDNN's attention reaches there (Shah et al. 2024, arXiv 2407.08608, figures 5 and 6), which
+Transformer Engine takes before FlashAttention 2 on these parts."""
+CUDNN = ("megatron",)
 FIRST = ("llm-foundry",)
 """Frameworks whose published tables ran the first FlashAttention, in Triton (llm-foundry: `attn_impl: triton`)."""
 FIRST_FLASH = 0.55
@@ -86,7 +90,7 @@ class StepTime:
 def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Speeds | None = None) -> StepTime:
     """Price a trace. `speeds`: measured ones, where this is the machine at hand. Errors: RecipeError without any rate."""
     placed = device if isinstance(device, Placed) else Placed(device)
-    pace = speeds or speeds_of(placed)
+    pace = speeds or _attending(speeds_of(placed), placed.device.kind, setup.framework)
     if not pace.peak:
         raise RecipeError(
             f"The catalogue has no rates of {placed.device.title}.", wanted="a device with rates, or its calibration",
@@ -99,7 +103,8 @@ def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Sp
     messages = _messages(trace, fabric, setup, lanes)
     offload = _offload(trace, placed.device, setup)
     total = sum(lanes.values()) + slowest + messages + STEP_SECONDS
-    idle = bubble(setup.pipeline_degree, setup.accumulate) * (total - lanes.get("optimizer", 0.0))
+    rounds = setup.accumulate * setup.options.get("virtual_stages", 1)
+    idle = bubble(setup.pipeline_degree, rounds) * (total - lanes.get("optimizer", 0.0))
     parts |= {
         "communication": messages,
         "slowest device": slowest,
@@ -112,6 +117,12 @@ def step_time(trace: Trace, device: Device | Placed, setup: Setup, *, speeds: Sp
         total + idle + offload, {name: value for name, value in parts.items() if value}, computing,
         sum(parts[name] for name in ("elementwise", "reduction", "copy", "embedding", "optimizer", "dequantize")),
     )  # fmt: skip
+
+
+def _attending(pace: Speeds, kind: str, framework: str) -> Speeds:
+    """With the attention that the framework takes on such a part."""
+    share = next((share for name, share in CUDNN_FLASH.items() if kind.startswith(name)), pace.flash)
+    return replace(pace, flash=share) if framework in CUDNN else pace
 
 
 def slowest_of(count: int) -> float:
@@ -131,7 +142,7 @@ def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, 
     host = _hooks(phase, trace, setup) * age
     spent: dict[str, float] = defaultdict(float)
     for op in as_run(phase, trace, setup):
-        spent[op.kind] += op.count * op_seconds(op, pace, setup)
+        spent[op.kind] += op.count * op_seconds(op, pace, setup, eight=_in_eight_bits(op, trace, pace, setup))
         host += op.count * each * (FUSED_LAUNCHES if setup.compile and op.kind in BETWEEN else 1.0)
     spent["dequantize"] += _unpacking(phase, trace, pace, setup)
     if phase == "backward":
@@ -141,6 +152,19 @@ def _lane(phase: str, trace: Trace, pace: Speeds, placed: Placed, setup: Setup, 
     device = sum(spent.values())
     parts["waiting for the host"] += host if pace.waits else max(0.0, host - device)
     return device + host if pace.waits else max(device, host)
+
+
+CAST_BYTES = 2.0
+"""For each number of a product's operands that is made float8 first: 2 read and 1 written in both layouts at once (Transformer
+Engine's cast with transposition), for the two products that each tensor is an operand of."""
+
+
+def _in_eight_bits(op: Op, trace: Trace, pace: Speeds, setup: Setup) -> bool:
+    """Whether a product is a layer's and taken in float8: the head's is not, nor is what attention multiplies."""
+    if not setup.options.get("eight_bit_products") or "fp8" not in pace.peak or op.kind != "matmul":
+        return False
+    head = trace.meta["vocabulary"] in op.shape
+    return op.shape[3] <= 1 and op.phase != "loss" and not head and op.dtype in ("bf16", "fp16")
 
 
 UNPACKED_BYTES = {"int4": 16.5, "int8": 23.0}
@@ -154,6 +178,9 @@ HOOKED_MODULES = 12
 """Of a block: those that hold weights, before and after."""
 HOOKED = ("qwen-finetune", "deepspeed")
 """Frameworks that use it. Each gather is waited for where it is needed, so little of it is hidden."""
+GATHERED_ONCE = ("torchtitan",)
+"""Frameworks whose pipelines keep gathered weights and unscattered gradients until the last microbatch (torchtitan:
+models/llama3/infra/parallelize.py, `reshard_after_forward` without pipelines only)."""
 OWNED = ("internevo",)
 """Frameworks whose optimizer state is split by whole tensors: each owner sends its own to all, one after another."""
 OWNED_HOP = 2.3e-6
@@ -197,8 +224,8 @@ def _hooks(phase: str, trace: Trace, setup: Setup) -> float:
     return HOOK_SECONDS * HOOKED_MODULES * trace.layers / setup.pipeline_degree * setup.accumulate
 
 
-def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
-    """Of one run."""
+def op_seconds(op: Op, pace: Speeds, setup: Setup, *, eight: bool = False) -> float:
+    """Of one run; `eight`: its operands are made float8."""
     m, n, k, batch = op.shape
     if op.kind == "matmul" and m:
         n = max(
@@ -206,9 +233,9 @@ def op_seconds(op: Op, pace: Speeds, setup: Setup) -> float:
         )  # a tensor-parallel rank's share has its FLOPs, not always its shape
         if batch > 1 and any(size % ALIGNED for size in op.shape[:3]) and op.dtype in ("bf16", "fp16"):
             return max(op.flops / pace.vector, pace.stream(op.bytes)) + pace.kernel
-        return pace.matmul(
-            m, n, k, batch=max(1, batch), precision=_units(op.dtype, pace), traffic=op.bytes, share=pace.steady
-        )
+        units = "fp8" if eight else _units(op.dtype, pace)
+        casts = pace.stream(CAST_BYTES * (m * k + k * n)) if eight else 0.0
+        return casts + pace.matmul(m, n, k, batch=max(1, batch), precision=units, traffic=op.bytes, share=pace.steady)
     if op.kind == "matmul":
         rate = pace.rate(_units(op.dtype, pace)) * pace.steady
         return max(op.flops / rate, pace.stream(op.bytes)) + pace.kernel
@@ -246,6 +273,8 @@ def _messages(trace: Trace, fabric: Fabric, setup: Setup, lanes: dict[str, float
     for one in trace.collectives:
         if one.axis == "pipeline":  # each of a tensor-parallel group sends its part: Megatron's scatter and gather
             one = one._replace(bytes=one.bytes / setup.tensor_degree)
+        if setup.framework in GATHERED_ONCE and setup.pipeline_degree > 1 and one.axis == "shards":
+            one = one._replace(count=min(one.count, max(1.0, one.count / setup.accumulate)))
         seconds = message_seconds(one, fabric, stride=strides.get(one.axis, 1))
         if setup.framework in OWNED and one.phase == "optimizer":
             seconds += one.group * one.group * OWNED_HOP

@@ -122,6 +122,13 @@ FRAMEWORKS: dict[str, Profile] = {
         **{**_HF, "recompute": "full", "frozen": "compute"},
         rank=8,
     ),
+    "swift": Profile(
+        source="modelscope/ms-swift: swift/llm/sft.py, swift/llm/utils/argument.py (weights in the checkpoint's bf16, trained as they are)",
+        **{**_HF, "masters": "none", "recompute": "full", "frozen": "compute", "mask": False},
+        rank=8,
+        dropout=0.05,
+        targets=("q", "k", "v"),
+    ),
     "unsloth": Profile(
         source="unslothai/unsloth: unsloth/models/llama.py, unsloth_zoo",
         masters="model",
@@ -270,9 +277,11 @@ FRAMEWORKS: dict[str, Profile] = {
         buckets=False,
     ),
     "torchtitan": Profile(
-        source="pytorch/torchtitan: torchtitan/train.py, torchtitan/config/job_config.py",
+        source='pytorch/torchtitan: torchtitan/train.py ("compiling loss function causes CUDA errors"), config/job_config.py',
         masters="model",
         logits="fp32",
+        compiled_logits={"fp32": "fp32"},
+        sequence_parallel=True,
         norm="fused",
         attention="flash",
         optimizer="adamw-fused",

@@ -22,10 +22,12 @@ BF16_OPTIMIZER: dict[str, Any] = {
 """DeepSpeed's runtime/bf16_optimizer.py: gradients are gathered in float32 beside a microbatch's own."""
 BY_PRECISION = {(name, "bf16"): BF16_OPTIMIZER for name in ("megatron-deepspeed", "gpt-neox")}
 """Rows that a framework's other optimizer replaces where this precision is asked for."""
+TIMED = ("eight_bit_products", "virtual_stages")
+"""Options that change a step's time and nothing that is traced: a pipeline's parts of a stage, products in float8."""
 SHARDED = ("zero1", "zero2", "zero3", "hybrid")
 ALIASES = {
     "lit-gpt": "litgpt", "huggingface": "transformers", "hf": "transformers", "llama-factory": "llamafactory", "megatron-lm": "megatron",
-    "nemo": "megatron", "fsdp": "accelerate", "colossal-ai": "colossalai", "neox": "gpt-neox", "swift": "llamafactory",
+    "nemo": "megatron", "fsdp": "accelerate", "colossal-ai": "colossalai", "neox": "gpt-neox", "ms-swift": "swift",
 }  # fmt: skip
 
 
@@ -54,7 +56,8 @@ def filled(setup: Setup) -> tuple[Setup, Profile, tuple[str, ...]]:
         profile = dataclasses.replace(profile, **profile.mixed)
     if setup.strategy in SHARDED:
         profile = dataclasses.replace(profile, **profile.sharded)
-    profile = dataclasses.replace(profile, **setup.options)
+    stated = {name: value for name, value in setup.options.items() if name not in TIMED}
+    profile = dataclasses.replace(profile, **stated)
     sharded = setup.strategy in ("zero2", "zero3", "hybrid") and profile.recompute_sharded
     defaults: dict[str, Any] = {
         "precision": profile.precision, "optimizer": profile.optimizer, "attention": profile.attention,

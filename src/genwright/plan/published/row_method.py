@@ -104,6 +104,10 @@ def _base(said: str, notes: list[str]) -> str:
         return "int4"
     if re.search(r"nf4-dq|double", said):
         return "nf4-double"
+    if re.search(r"\bint8\b|8-?bit", said) and not re.search(r"\bint4\b|4-?bit|nf4|fp4|qlora|q-lora", said):
+        return "int8"
+    if re.search(r"\bbnb\b|bitsandbytes", said) and re.search(r"\bint4\b|4-?bit", said):
+        return "nf4-double"
     if re.search(r"gptq|\bint4\b|awq|hqq|w4a16", said):
         return "int4"
     if re.search("nf4|fp4", said):
@@ -125,10 +129,20 @@ def precision(row: Mapping[str, str]) -> str:
     said = (row.get("precision") or "").casefold()
     words = said or f"{row.get('parallel') or ''} {row.get('strategy_norm') or ''}".casefold()
     kind = next((name for name, pattern in KINDS if re.search(pattern, words)), "")
+    if not kind and re.search(EIGHT_BITS, words):
+        return "bf16"
     if kind == "fp32" or not kind:
         return kind
     pure = "true" in said or (kind == "bf16" and re.search(r"pure|model\.to", said)) or re.search(PURE, _method(row))
     return f"{kind}-true" if pure else kind
+
+
+EIGHT_BITS = r"\b(mx)?fp8|float8|e4m3"
+
+
+def eight_bits(row: Mapping[str, str]) -> dict[str, Any]:
+    """Whether layers' products are taken in float8 beside bf16 weights and states (arXiv 2209.05433), where the row says so."""
+    return {"eight_bit_products": True} if re.search(EIGHT_BITS, (row.get("precision") or "").casefold()) else {}
 
 
 PURE = r"\b(ada)?lomo|galore|badam|apollo"

@@ -86,6 +86,14 @@ def _degree(row: Mapping[str, str], short: str) -> str:
     return found[1] if found else ""
 
 
+def virtual_stages(row: Mapping[str, str], stages: int) -> dict[str, Any]:
+    """Parts of a stage's layers that an interleaved pipeline visits in turn (arXiv 2104.04473, section 2.2): as stated, else two."""
+    said = " ".join(str(row.get(name) or "") for name in ("parallel", "strategy_norm", "notes")).casefold()
+    found = re.search(r"\bvp{1,2}\s*[=:-]?\s*(\d+)|(interleav)", said) if stages > 1 else None
+    parts = int(found[1] or 2) if found else 1
+    return {"virtual_stages": parts} if parts > 1 else {}
+
+
 def _offload(said: str) -> dict[str, Any]:
     if not re.search(r"offload", re.sub(r"activation offload\w*|no offload", "", said)):
         return {}

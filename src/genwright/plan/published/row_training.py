@@ -16,9 +16,9 @@ from genwright.catalogue.architectures import stated
 from genwright.catalogue.device_names import MEMORY, Placed, place
 from genwright.plan.architectures import POSITIONS, context_of
 from genwright.plan.published.config_hub import config_hub, hub_model
-from genwright.plan.published.frameworks import lacks_bf16
-from genwright.plan.published.row_method import adaptation, choices, objective
-from genwright.plan.published.row_split import split_over
+from genwright.plan.published.frameworks import lacks_bf16, profile_of
+from genwright.plan.published.row_method import adaptation, choices, eight_bits, objective
+from genwright.plan.published.row_split import split_over, virtual_stages
 from genwright.plan.published.words import length, number, rows_of_a_step
 from genwright.plan.traced.setup import Setup
 
@@ -30,7 +30,8 @@ FRAMEWORKS = (
     (r"torchtune", "torchtune"),
     (r"torchtitan", "torchtitan"),
     (r"unsloth", "unsloth"),
-    (r"llama-?factory|ms-?swift|\bswift\b", "llamafactory"),
+    (r"llama-?factory", "llamafactory"),
+    (r"ms-?swift|\bswift\b", "swift"),
     (r"axolotl", "axolotl"),
     (r"internevo|internlm", "internevo"),
     (r"xtuner", "xtuner"),
@@ -82,6 +83,8 @@ LONGEST_FIRST = "lit-gpt"
 WHOLE_DEFAULT = {"litgpt": 512, "nanogpt": 480}
 """Rows of a step of a framework's pre-training script."""
 USUAL_DEVICE = "a100-80gb"
+FUSED_SINCE = ((2022, 5, ("flash", "sdpa")), (2023, 3, ("sdpa",)))
+"""(year, month, attentions that nobody had before): FlashAttention (arXiv 2205.14135); torch 2.0's scaled_dot_product_attention."""
 BY_MEMORY = ("t4", "rtx-4090", "v100-32gb", "a100-40gb", "rtx-a6000", "a100-80gb")
 """Stand-ins for a device of which only the memory is known."""
 
@@ -110,12 +113,16 @@ def training_row(row: Mapping[str, str]) -> TrainingRow:
     notes += [found.note] if found.note else []
     placed = _device(row, notes)
     values = adaptation(row, notes) | split_over(row, said, placed, framework, notes) | choices(row, said)
-    values |= _on_device(values, placed, framework, notes)
+    values |= _on_device(values, placed, framework, notes) | _of_its_day(row, values, framework, notes)
+    values |= _single_precision(values, found.parameters, placed, framework, notes)
     values |= _sizes(row, said, values, framework, context_of(found.config), notes)
     values |= config_hub(row.get("adapter_detail") or "", values["micro_batch"], values["count"])
     config = _reaching(found.config, values["seq_len"], notes)
-    if LONGEST_FIRST in (row.get("framework") or "").casefold():
-        values["options"] = {"longest_first": True}
+    options: dict[str, Any] = (
+        {"longest_first": True} if LONGEST_FIRST in (row.get("framework") or "").casefold() else {}
+    )
+    options |= eight_bits(row) | virtual_stages(row, values["pipeline_degree"])
+    values |= {"options": options} if options else {}
     setup = Setup(model=config, framework=framework, objective=objective(row), **values)
     return TrainingRow(setup, placed, tuple(notes), "micro" in (row.get("step_unit") or "").casefold())
 
@@ -164,6 +171,41 @@ def _on_device(values: dict[str, Any], placed: Placed, framework: str, notes: li
     return found
 
 
+IN_SINGLE = ("transformers", "accelerate", "peft")
+"""Libraries that load and train in float32 unless told otherwise (transformers: training_args.py, `bf16` and `fp16` False;
+modeling_utils.py, `torch_dtype` None, until version 5)."""
+
+
+def _single_precision(
+    values: dict[str, Any], parameters: int, placed: Placed, framework: str, notes: list[str]
+) -> dict[str, Any]:
+    """Float32 where nothing else is said, if the weights alone leave room for a run: else somebody asked for 16 bits."""
+    if values["precision"] or values.get("base") or framework not in IN_SINGLE:
+        return {}
+    held = 4.0 * parameters / (values["count"] if values["strategy"] in ("zero3", "hybrid") else 1)
+    if held > 0.8 * (placed.device.memory_gb or 0.0) * 2**30 and not values.get("offload"):
+        return {}
+    notes.append(f"precision = fp32: {framework}'s default")
+    return {"precision": "fp32"}
+
+
+def _of_its_day(row: Mapping[str, str], values: dict[str, Any], framework: str, notes: list[str]) -> dict[str, Any]:
+    """What a default could not yet be when the row was published: attention in one kernel."""
+    day = re.search(r"(20\d\d)-(\d\d)", row.get("source_date") or "")
+    usual = FUSED_TORCH.get(framework) or profile_of(framework).attention
+    if values["attention"] or not day:
+        return {}
+    published = (int(day[1]), int(day[2]))
+    if not any(usual in names and published < (year, month) for year, month, names in FUSED_SINCE):
+        return {}
+    notes.append(f"attention = eager: published in {day[0]}, before {usual} attention was")
+    return {"attention": "eager"}
+
+
+FUSED_TORCH = {"nanogpt": "sdpa"}
+"""Frameworks whose one kernel is torch's own, whatever it is traced as."""
+
+
 def _reaching(config: dict[str, Any], tokens: int, notes: list[str]) -> dict[str, Any]:
     """A config whose positions are enough for a row that was run: who trains from a config sets them."""
     context = context_of(config)
@@ -187,13 +229,17 @@ def _sizes(
     if not rows and (match := re.search(r"micro_batch (\d+)", said)):
         rows = int(match[1])
     if not rows:
-        rows = _unstated_rows(whole, times, data, tokens, framework, bool(row.get("framework")))
+        rows = (
+            1 if values["pipeline_degree"] > 1
+            else _unstated_rows(whole, times, data, tokens, framework, bool(row.get("framework")))
+        )  # fmt: skip
         notes.append(f"micro_batch not stated: {rows}")
     if not times:
         times = max(1, round(whole / (rows * data))) if whole else 1
         if whole and times * rows * data != whole:
             notes.append(f"a batch of {whole} does not divide by {rows} x {data}: {times * rows * data} planned")
-    return {"seq_len": tokens, "micro_batch": rows, "accumulate": times}
+    varied = (row.get("seq_len_kind") or "").casefold() == "cap"
+    return {"seq_len": tokens, "micro_batch": rows, "accumulate": times} | ({"packing": False} if varied else {})
 
 
 def _tokens(row: Mapping[str, str], said: str, framework: str, context: int, notes: list[str]) -> int:
