@@ -112,12 +112,8 @@ def trace_step(
     `at` is told where it is: "passes" as the first microbatch begins, "update" after the last one's backward.
     """
     built, tracker = fake.built, fake.tracker
+    bear_state(fake)
     with fake.mode, tracker:
-        if not built.optimizer.state:
-            _bear_state(built)
-            tracker.track(
-                [tensor for state in built.optimizer.state.values() for tensor in state.values()], "optimizer"
-            )
         built.optimizer.zero_grad(set_to_none=True)
         batches = make_batches()
         first = len(tracker.events)
@@ -128,12 +124,17 @@ def trace_step(
     return Trace(tracker.events[first:], peak, tracker, updates_at - first)
 
 
-def _bear_state(built: Built) -> None:
+def bear_state(fake: BuiltFake) -> None:
     """What the first step leaves in the optimizer, without the step: only gradients' shapes decide it."""
-    for parameter in built.parameters.values():
-        parameter.grad = torch.zeros_like(parameter)
-    built.optimizer.step()
-    built.optimizer.zero_grad(set_to_none=True)
+    built, tracker = fake.built, fake.tracker
+    if built.optimizer.state:
+        return
+    with fake.mode, tracker:
+        for parameter in built.parameters.values():
+            parameter.grad = torch.zeros_like(parameter)
+        built.optimizer.step()
+        built.optimizer.zero_grad(set_to_none=True)
+        tracker.track([one for state in built.optimizer.state.values() for one in state.values()], "optimizer")
 
 
 def _run_step(
