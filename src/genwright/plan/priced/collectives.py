@@ -37,6 +37,10 @@ PODS = {
 """(chips of a pod, GB/s one way of a chip's links inside it): cloud.google.com/tpu/docs, system architecture of each version."""
 HOST_CHIPS, HOST_NETWORK = 4, 12.5e9
 """Between pods each host sends for its chips: 100 Gb/s."""
+MACHINE_NETWORK = 12.5
+"""GB/s of a machine whose network nobody states: 100 Gb/s."""
+LARGEST_MACHINE, RACK_CARD = 16, 50.0
+"""More devices than this in one domain are a rack, with a card of 400 Gb/s for each (DGX GB200's data sheet)."""
 CROWDING = 1.12
 """Computing beside a message takes so much longer: it gives up multiprocessors and memory's time."""
 
@@ -71,14 +75,15 @@ class Ring:
 
 
 def fabric_of(placed: Placed, count: int) -> Fabric:
-    """Of `count` such devices. Where no link is known it is PCIe 4's; a network that is not known is 12.5 GB/s (100 Gb/s)."""
+    """Of `count` such devices. Where no link is known it is PCIe 4's; a network that is not known, MACHINE_NETWORK or RACK_CARD's."""
     one = placed.device
     if one.name in PODS:
         pod, rate = PODS[one.name]
         return Fabric(rate * 1e9 * LINK_SHARE, HOST_NETWORK * NETWORK_SHARE * pod / HOST_CHIPS, pod, count)
     link = (one.link_gb_per_second or 25.0) * 1e9 * LINK_SHARE
-    network = (one.network_gb_per_second or 12.5) * 1e9 * NETWORK_SHARE
     node = max(1, one.node_devices)
+    usual = RACK_CARD * node if node > LARGEST_MACHINE else MACHINE_NETWORK
+    network = (one.network_gb_per_second or usual) * 1e9 * NETWORK_SHARE
     return Fabric(link, network * (1 - CONGESTION) ** math.log2(max(1, count / node)), node, count)
 
 
