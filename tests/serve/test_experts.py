@@ -9,9 +9,9 @@ import threading
 import pytest
 from tests.serve.texts import WordEmbedder, asked
 
-from genwright.base.errors import BadRequest, ModelError, UnknownName
+from genwright.base.errors import BadRequest, DataError, ModelError, UnknownName
 from genwright.cli import main
-from genwright.serve.expert_report import listed, report_of
+from genwright.serve.expert_report import listed, queries_of, report_of
 from genwright.serve.experts import ExpertLibrary, digest_of_base, publish
 
 
@@ -138,3 +138,17 @@ def test_the_command(tmp_path, capsys):
     assert "belong to `experts add`" in capsys.readouterr().err
     assert main(["experts", "add", str(tmp_path / "a"), "--texts", str(tmp_path / "none"), *library]) == 2
     assert "There is no file" in capsys.readouterr().err
+
+
+def test_queries_are_read_one_a_line_or_as_json_lines_that_keep_their_own(tmp_path):
+    plain, rows = tmp_path / "q.txt", tmp_path / "q.jsonl"
+    plain.write_text("one\u2028and more\ntwo\n", encoding="utf-8")
+    assert [one for one in queries_of(plain) if one] == ["one\u2028and more", "two"]
+    rows.write_text('"a\\nb"\n{"prompt": "c"}\n{"text": "d"}\n')
+    assert queries_of(rows) == ["a\nb", "c", "d"]
+    rows.write_text('"a"\n{"answer": "c"}\n')
+    with pytest.raises(DataError, match=r"Row 2 of .* is no query"):
+        queries_of(rows)
+    plain.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="UTF-8"):
+        queries_of(plain)

@@ -1,6 +1,6 @@
 """The library of experts that `model = "auto"` chooses from.
 
-list, add DIR (an adapter's folder; --texts FILE with its training queries, one a line, makes its profile), remove NAME,
+list, add DIR (an adapter's folder; --texts FILE with its training queries, one a line or as .jsonl, makes its profile), remove NAME,
 test (held-out queries of every expert), plot FILE.svg. A server that runs takes a change at its next request.
 """
 
@@ -28,7 +28,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--as", dest="as_name", metavar="NAME", default="", help="add: the expert's name (default: its card's)"
     )
-    parser.add_argument("--texts", metavar="FILE", help="add: the queries it was trained on, one a line")
+    parser.add_argument("--texts", metavar="FILE", help="add: the queries it was trained on, one a line or .jsonl")
 
 
 def run(arguments: Namespace, terminal: Terminal) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from genwright.base.errors import BadRequest
-from genwright.base.files import write_atomic
+from genwright.base.errors import BadRequest, DataError
+from genwright.base.files import json_lines, text_of, write_atomic
 from genwright.serve.embed import Embedder
 from genwright.serve.expert_profile import ExpertProfile
 from genwright.serve.experts import ExpertLibrary, publish
@@ -37,15 +37,33 @@ def listed(library: ExpertLibrary) -> list[dict[str, Any]]:
 
 
 def take_in(library: ExpertLibrary, adapter: Path, name: str, texts: Path | None) -> dict[str, Any]:
-    """Add an adapter; with a file of its training queries, one a line, its profile is made first."""
+    """Add an adapter; with a file of its training queries its profile is made first. Errors: DataError, and as `publish`."""
     if texts is None:
         expert = library.add(adapter, name)
     else:
         from genwright.serve.embed import packaged_embedder
 
-        lines = texts.read_text(encoding="utf-8").splitlines()
-        expert = publish(library, adapter, lines, packaged_embedder(), name=name)
+        expert = publish(library, adapter, queries_of(texts), packaged_embedder(), name=name)
     return {"name": expert.name, "version": expert.version, "path": str(expert.path)}
+
+
+def queries_of(file: Path) -> list[str]:
+    """One a line; of a .jsonl file the strings, or what rows call `prompt` or `text`: these may have lines of their own.
+
+    Errors: DataError for a file that is not UTF-8, a line that is no JSON, a row without either.
+    """
+    if file.suffix != ".jsonl":
+        return text_of(file).split("\n")
+    found = [row if isinstance(row, str) else _asked(row) for row in json_lines(file)]
+    if None in found:
+        place = found.index(None) + 1
+        raise DataError(f"Row {place} of {file} is no query.", wanted='a text, or a row with a "prompt" or a "text"')
+    return [text for text in found if text is not None]
+
+
+def _asked(row: Any) -> str | None:
+    told = (row.get("prompt") or row.get("text")) if isinstance(row, dict) else None
+    return told if isinstance(told, str) else None
 
 
 def report_of(library: ExpertLibrary, embedder: Embedder | None = None) -> dict[str, Any]:
