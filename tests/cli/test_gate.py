@@ -64,12 +64,20 @@ def test_a_file_that_is_no_baseline(project: Path, genwright: Callable[..., Any]
     "text", ["{", "[" * 50_000, "3", "{}", '{"attacks": {"direct": 1}}', '{"attacks": {"direct": {"rate": null}}}']
 )
 def test_a_red_teams_result_that_is_damaged(tmp_path: Path, text: str) -> None:
-    assert safety(tmp_path / "redteam.json") == {}
+    assert safety(tmp_path / "redteam.json", "key", print) == {}
     (tmp_path / "redteam.json").write_text(text)
     with pytest.raises(Corrupt, match="is no red team's result"):
-        safety(tmp_path / "redteam.json")
-    (tmp_path / "redteam.json").write_text('{"attacks": {"direct": {"rate": 5}}, "over_refusal": {"rate": 0}}')
-    assert safety(tmp_path / "redteam.json") == {"attack direct": 5.0, "over-refusal": 0.0}
+        safety(tmp_path / "redteam.json", "key", print)
+
+
+def test_only_a_campaign_against_this_result_counts(tmp_path: Path) -> None:
+    """One against an earlier result would hide that this one was never attacked."""
+    campaign = {"attacks": {"direct": {"rate": 5}}, "over_refusal": {"rate": 0}, "result": "key"}
+    (tmp_path / "redteam.json").write_text(json.dumps(campaign))
+    said: list[str] = []
+    assert safety(tmp_path / "redteam.json", "key", said.append) == {"attack direct": 5.0, "over-refusal": 0.0}
+    assert not said and safety(tmp_path / "redteam.json", "other", said.append) == {}
+    assert "an earlier result and does not count" in said[0]
 
 
 def test_a_file_that_is_one_is_taken(project: Path, genwright: Callable[..., Any]) -> None:

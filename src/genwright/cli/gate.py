@@ -1,8 +1,8 @@
 """Compare the project's result with a recorded baseline, and fail where quality, latency, size or safety fell too far.
 
 Quality: the chosen rung's scores on the test rows, and evaluate.suites. Latency: seconds a token on frozen prompts. Size: bytes
-of what is handed over. Safety: redteam.json, where `genwright redteam` left one. Hand-offs: what was merged, quantised and served
-answers as what was trained did, on the same frozen prompts; --url asks a server too.
+of what is handed over. Safety: redteam.json, where `genwright redteam` attacked this result. Hand-offs: what was merged, quantised
+and served answers as what was trained did, on the same frozen prompts; --url asks a server too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def snapshot(spec: Any, base: Path, arguments: Namespace, terminal: Terminal, pr
     stages = {name: store.latest(name) for name in ("scope", "evaluate", "integrate")}
     if None in stages.values():
         raise BadRequest("This project has no result to hold at a gate.", do="run `genwright apply` first")
-    rates = safety(base / "redteam.json")
+    rates = safety(base / "redteam.json", stages["integrate"].key, terminal.say)
     frozen = prompts or frozen_prompts(stages["scope"] / "validation.jsonl")
     session = call("genwright.talk:result_session", spec, base, spec.adapt.max_new_tokens)
     forgot = store.latest("unlearn") if spec.unlearn.forget else None
@@ -166,16 +167,23 @@ def suite_scores(spec: Any, session: Any, terminal: Terminal) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def safety(file: Path) -> dict[str, float]:
-    """Rates of the last red-team campaign; nothing where there was none. Errors: Corrupt."""
+def safety(file: Path, result: str, say: Callable[[str], Any]) -> dict[str, float]:
+    """Rates of the last red-team campaign against this very result; nothing where there was none. Errors: Corrupt."""
     if not file.is_file():
         return {}
     try:
         found = json.loads(text_of(file))
         rates = {f"attack {name}": float(one["rate"]) for name, one in found["attacks"].items()}
-        return rates | {"over-refusal": float(found["over_refusal"]["rate"])}
+        rates |= {"over-refusal": float(found["over_refusal"]["rate"])}
+        attacked = found.get("result")
     except (BadRequest, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise Corrupt(f"{file} is no red team's result.", do="`genwright redteam` writes it again") from None
+    if attacked == result:
+        return rates
+    say(
+        f"{file.name} is of another model or an earlier result and does not count: `genwright redteam` attacks this one"
+    )
+    return {}
 
 
 def draw(console: Any, found: list[dict[str, Any]]) -> None:

@@ -146,7 +146,12 @@ def measured(arguments: Namespace) -> dict[str, Any]:
     found: dict[str, Any] = call(
         f"{CAMPAIGN}.campaign:campaign", target, attacks, goals[:limit], score, harmless_prompts=prompts
     )
-    found |= {"target": name, "goals_from": arguments.goals or "built in", "probes": probes}
+    found |= {
+        "target": name,
+        "result": result_of(arguments),
+        "goals_from": arguments.goals or "built in",
+        "probes": probes,
+    }
     fallbacks = (getattr(getattr(attack, "attacker", None), "fallbacks", ()) for attack in attacks)
     return found | {"attacker": arguments.attacker or "phrases", "attacker_fallbacks": sum(map(len, fallbacks))}
 
@@ -207,6 +212,14 @@ def target_of(arguments: Namespace) -> tuple[str, Any]:
         return " with ".join(filter(None, (arguments.model, arguments.adapter))), opened
     spec, base = project(arguments)
     return f"the result of {spec.project.name}", call("genwright.talk:result_session", spec, base, arguments.max_tokens)
+
+
+def result_of(arguments: Namespace) -> str:
+    """The key of the project's result, where that is attacked: a gate takes no campaign against anything else."""
+    if arguments.url or arguments.model:
+        return ""
+    made = call("genwright.project.store:Store", Path(arguments.project) / ".genwright").latest("integrate")
+    return made.key if made else ""
 
 
 def rows_of_probes(arguments: Namespace) -> dict[str, list[Any]]:
