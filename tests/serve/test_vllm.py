@@ -16,7 +16,9 @@ import pytest
 from genwright.base.errors import ModelError
 from genwright.project.spec import spec_from_text
 from genwright.serve.contracts import EngineDown, EngineRefused, Expert
+from genwright.serve.engines import processes, pulse
 from genwright.serve.engines.vllm import Vllm, VllmSettings, found_vllm, lint, program_of, rank_of
+from genwright.serve.gate import VllmGate
 from genwright.serve.house import engines_of
 from genwright.serve.made import Made
 
@@ -155,6 +157,29 @@ def test_what_is_run_and_where_it_listens(tmp_path) -> None:
     asyncio.run(run())
 
 
+def test_only_what_adapters_change_is_computed_and_what_there_is_no_room_for_is_said(tmp_path) -> None:
+    one = adapter(tmp_path / "one", target_modules=["q_proj", "model.layers.0.mlp.down_proj"])
+    two = adapter(tmp_path / "two", target_modules=["v_proj"], r=4)
+    regex = adapter(tmp_path / "regex", target_modules=".*proj")
+    listens = tmp_path / "socket"
+    argv = engine_of(tmp_path, adapters=(one, two)).command(listens)
+    began = argv.index("--lora-target-modules") + 1
+    assert (
+        argv[began : began + 3] == ["down_proj", "q_proj", "v_proj"] and argv[argv.index("--max-lora-rank") + 1] == "8"
+    )
+    assert "--lora-target-modules" not in engine_of(tmp_path, adapters=(one, regex)).command(listens)
+    assert "--lora-target-modules" not in engine_of(tmp_path).command(listens)
+
+    async def run() -> None:
+        engine = engine_of(tmp_path, adapters=(one, two))
+        await engine.load_adapter("two", two, "1")
+        for name, changes in (("k", {"target_modules": ["k_proj", "q_proj"]}), ("any", {"target_modules": ".*proj"})):
+            with pytest.raises(ModelError, match="without room for the adapter"):
+                await engine.load_adapter(name, adapter(tmp_path / name, **changes), "1")
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("wrong", [
     {"use_dora": True}, {"bias": "all"}, {"lora_bias": True}, {"modules_to_save": ["lm_head"]}, {"peft_type": "IA3"}, {"r": 513},
     {"init_lora_weights": "pissa_niter_4"}, {"init_lora_weights": "olora"}, {"layer_replication": [[0, 1]]}, {"rank_pattern": {"q": 999}},
@@ -231,6 +256,14 @@ def test_the_real_one(tmp_path, monkeypatch) -> None:
         body = {"prompt": prompt, "max_tokens": 100, "temperature": 0, "ignore_eos": True, "stream": True}
         return [chunk async for chunk in engine.generate("completion", body, Expert("a", made["a"], "1"))]
 
+    computing = lambda: processes.leaves(engine._child.process.pid)
+    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.5)
+    proof = VllmGate(
+        tmp_path / "model", "d", [[{"role": "user", "content": prompt}]], tmp_path, {"context": 128, "num_experts": 4}
+    )
+    template = proof.prove([Expert("a", made["a"], "1")])
+    assert template is not None and len(list(tmp_path.glob("vllm/*/parity.json"))) == 2
+
     async def run() -> None:
         await engine.start()
         try:
@@ -256,10 +289,19 @@ def test_the_real_one(tmp_path, monkeypatch) -> None:
             await engine.unload("b", "1")
             with pytest.raises(EngineDown):
                 await tokens("b")
-            os.kill(engine._child.process.pid, signal.SIGKILL)
-            await engine._child.process.wait()
-            await engine.start()
-            assert await tokens("a") == trained(tmp_path, "a")
+            short = {"prompt": prompt, "max_tokens": 9, "temperature": 0}
+            (whole,) = [chunk async for chunk in engine.generate("completion", short, None)]
+            assert whole.decode_seconds > 0
+            for each, sign in ((lambda: [engine._child.process.pid], signal.SIGKILL), (computing, signal.SIGSTOP)):
+                used = engine.cpu_seconds()
+                for pid in each():
+                    os.kill(pid, sign)
+                if sign == signal.SIGSTOP:  # the front end lives and answers /health: only its silence tells
+                    with pytest.raises(EngineDown):
+                        await tokens("a")
+                await engine._child.process.wait()
+                await engine.start()
+                assert await tokens("a") == trained(tmp_path, "a") and engine.cpu_seconds() > used > 0
         finally:
             await engine.stop()
 

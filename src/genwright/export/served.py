@@ -28,7 +28,7 @@ from genwright.export.gguf import write_adapter, write_model
 from genwright.models.load import load_model, load_tokenizer, quiet
 from genwright.serve.contracts import Expert
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
-from genwright.serve.parity import RECORD, TOLERANCE, verdict
+from genwright.serve.parity import RECORD, TEMPLATE, TOLERANCE, verdict
 
 Message = dict[str, Any]
 
@@ -53,9 +53,9 @@ def write_served(
     told = write_model(model, out / "model.gguf", TYPE_OF[quantize])
     if adapter is not None:
         write_adapter(model, adapter, out / "adapter.gguf")
-    asked = [(out / "adapter.gguf" if adapter is not None else None, _prompts(conversations, PROMPTS))]
+    asked = [(out / "adapter.gguf" if adapter is not None else None, prompts_of(conversations, PROMPTS))]
     served = _all_served(model, out / "model.gguf", asked)
-    return _recorded(out, told, _trained(model), load_tokenizer(model), adapter, asked[0][1], served[0])
+    return recorded(out, told, trained_model(model), load_tokenizer(model), adapter, asked[0][1], served[0])
 
 
 def write_experts(model: Path, gguf: Path, kind: Mapping[str, Any], experts: Sequence[Mapping[str, Any]]) -> None:
@@ -66,27 +66,32 @@ def write_experts(model: Path, gguf: Path, kind: Mapping[str, Any], experts: Seq
     outs = [Path(one["out"]) for one in experts]
     for one, out in zip(experts, outs):
         write_adapter(model, Path(one["adapter"]), out / "adapter.gguf")
-    asked = [(out / "adapter.gguf", _prompts(one["conversations"], EXPERT_PROMPTS)) for one, out in zip(experts, outs)]
-    trained, tokenizer = _trained(model), load_tokenizer(model)
+    asked = [
+        (out / "adapter.gguf", prompts_of(one["conversations"], EXPERT_PROMPTS)) for one, out in zip(experts, outs)
+    ]
+    trained, tokenizer = trained_model(model), load_tokenizer(model)
     for one, out, (_, prompts), served in zip(experts, outs, asked, _all_served(model, gguf, asked)):
-        _recorded(out, kind, trained, tokenizer, Path(one["adapter"]), prompts, served)
+        recorded(out, kind, trained, tokenizer, Path(one["adapter"]), prompts, served)
 
 
-def _prompts(conversations: Sequence[Sequence[Message]], most: int) -> list[list[Message]]:
+def prompts_of(conversations: Sequence[Sequence[Message]], most: int) -> list[list[Message]]:
+    """What is asked: the first `most` conversations that are not empty, or a greeting."""
     prompts = [list(conversation) for conversation in conversations if conversation][:most]
     return prompts or [[{"role": "user", "content": "Hello"}]]
 
 
-def _trained(model: Path) -> Any:
+def trained_model(model: Path) -> Any:
+    """In float32."""
     return load_model(model, dtype=torch.float32)
 
 
-def _recorded(
+def recorded(
     out: Path, kind: Mapping[str, Any], trained: Any, tokenizer: Any, adapter: Path | None, prompts: list[list[Message]], served: Served
 ) -> dict[str, Any]:  # fmt: skip
+    """Read what was served, write out/parity.json, and return it, passed or not."""
     record = {
         "type": kind["type"], "begin": kind["begin"], "tolerance": TOLERANCE[kind["type"]],
-        "files": {name.name: sha256_of_file(name) for name in sorted(out.glob("*.gguf"))},
+        "files": {name.name: sha256_of_file(name) for name in sorted([*out.glob("*.gguf"), *out.glob(TEMPLATE)])},
         **_read_by_the_trained(trained, tokenizer, adapter, prompts, served),
     }  # fmt: skip
     record["passed"] = verdict(record)

@@ -1,9 +1,10 @@
-"""Every version of an expert passes the parity gate before it answers: its GGUF over the base's, read by the trained model.
+"""Every version of an expert passes the parity gate before it answers: what the engine says with it, read by the trained model.
 
-    .genwright/serve/experts/NAME@VERSION-BASE/     adapter.gguf, parity.json
+    .genwright/serve/experts/NAME@VERSION-BASE/     adapter.gguf, parity.json           llama.cpp
+    .genwright/serve/vllm/NAME@VERSION-BASE/        parity.json                         vLLM, and BASE/ of the base itself
 
-BASE is the digest of the base's GGUF, so that a base that was quantised anew proves its experts anew. The proof is made once for
-each version, by a process that may load torch, and is read at every start.
+BASE is the digest of the base's GGUF, so that a base that was quantised anew proves its experts anew; for vLLM, of the result and the
+version of vLLM. The proof is made once for each version, by a process that may load torch, and is read at every start.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,12 @@ from typing import Any
 from genwright.base.errors import GenwrightError
 from genwright.base.files import sync_folder
 from genwright.serve.contracts import EngineRefused, Expert
+from genwright.serve.engines.vllm import version_here
 from genwright.serve.experts import CARD, FOLDER
-from genwright.serve.parity import RECORD, check_record
+from genwright.serve.parity import RECORD, TEMPLATE, check_record
 
 EXPORTER = "genwright.export.served"
+OF_VLLM = "genwright.export.served_vllm"
 PROMPTS = 4
 GGUF = "adapter.gguf"
 
@@ -53,14 +57,8 @@ class Gate:
             return
         names = ", ".join(one.name for one in missing)
         self.say(f"comparing what llama.cpp answers with what the trained model does (once): {names}")
-        (self.work / "experts").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.work / "experts", prefix=".") as being:
-            self._export(missing, Path(being))
-            for number, expert in enumerate(missing):
-                final = self.folder(expert)
-                shutil.rmtree(final, ignore_errors=True)
-                (Path(being) / str(number)).rename(final)
-        sync_folder(self.work / "experts")
+        with being_proven(self.work / "experts", [self.folder(one) for one in missing]) as being:
+            self._export(missing, being)
 
     def checked(self, expert: Expert) -> Expert:
         """It, as the file that passed. Errors: Corrupt, GenwrightError for one that did not pass or is not that file."""
@@ -87,23 +85,89 @@ class Gate:
                 shutil.rmtree(folder)
 
     def _export(self, experts: Sequence[Expert], being: Path) -> None:
-        told = []
-        for number, expert in enumerate(experts):
-            (being / str(number)).mkdir()
-            asked = [[{"role": "user", "content": text}] for text in _held_out(expert)]
-            told.append(
-                {"adapter": str(expert.path), "out": str(being / str(number)), "conversations": asked[:PROMPTS]}
-            )
+        told = [
+            {"adapter": str(expert.path), "out": str(being / str(number)), "conversations": _asked(expert)}
+            for number, expert in enumerate(experts)
+        ]
         kind = {"type": self.record["type"], "begin": self.record["begin"]}
         request = {"model": str(self.model), "gguf": str(self.gguf), "kind": kind, "experts": told}
         (being / "request.json").write_text(json.dumps(request), encoding="utf-8")
         run_exporter(being / "request.json", "take the expert out: `genwright experts remove NAME`")
 
 
-def run_exporter(request: Path, do: str) -> None:
+@dataclass(frozen=True)
+class VllmGate:
+    """Of a base and its experts in a vLLM of ours: before it starts, one is started for the proof alone."""
+
+    model: Path
+    digest: str
+    """Of the result that is served."""
+    conversations: Sequence[Sequence[dict[str, Any]]]
+    """What the base is asked; an expert is asked its own held-out questions."""
+    work: Path
+    settings: dict[str, Any]
+    """Of the engine: context, num_experts."""
+    say: Callable[[str], Any] = print
+
+    def folder(self, expert: Expert | None) -> Path:
+        """Where the proof of the base, or of a version, is."""
+        base = f"{self.digest[:16]}-{version_here()}"
+        return self.work / "vllm" / (f"{expert.served_name}-{base}" if expert is not None else base)
+
+    def prove(self, experts: Sequence[Expert]) -> Path | None:
+        """All of them pass; returns the template that this vLLM needs, if any. Errors: GenwrightError, Corrupt."""
+        parts = [None, *experts]
+        self._keep_only({self.folder(part).name for part in parts})
+        if missing := [part for part in parts if not (self.folder(part) / RECORD).exists()]:
+            self.say("comparing what vLLM answers with what the trained model does (once; vLLM is started for it)")
+            self._export(missing)
+        for part in parts:
+            whose = f"The expert '{part.name}' (version {part.version})" if part is not None else ""
+            remedy = f"`genwright experts remove {part.name}`, or train it again" if part is not None else INSTEAD
+            check_record(self.folder(part), whose, remedy)
+        template = self.folder(None) / TEMPLATE
+        return template if template.exists() else None
+
+    def _export(self, parts: Sequence[Expert | None]) -> None:
+        with being_proven(self.work / "vllm", [self.folder(part) for part in parts]) as being:
+            told = [
+                {
+                    "adapter": str(part.path) if part is not None else "", "out": str(being / str(number)),
+                    "conversations": _asked(part) if part is not None else list(self.conversations),
+                }
+                for number, part in enumerate(parts)
+            ]  # fmt: skip
+            request = {"model": str(self.model), "parts": told, "settings": self.settings}
+            (being / "request.json").write_text(json.dumps(request), encoding="utf-8")
+            run_exporter(being / "request.json", INSTEAD, OF_VLLM)
+
+    def _keep_only(self, names: set[str]) -> None:
+        for folder in (self.work / "vllm").glob("*"):
+            if folder.name not in names:
+                shutil.rmtree(folder)
+
+
+INSTEAD = 'serve.engine = "llamacpp"'
+
+
+@contextmanager
+def being_proven(root: Path, finals: Sequence[Path]) -> Iterator[Path]:
+    """A folder with 0/, 1/, ... in it, which become `finals` if the block ends well."""
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".") as being:
+        for number in range(len(finals)):
+            Path(being, str(number)).mkdir()
+        yield Path(being)
+        for number, final in enumerate(finals):
+            shutil.rmtree(final, ignore_errors=True)
+            Path(being, str(number)).rename(final)
+    sync_folder(root)
+
+
+def run_exporter(request: Path, do: str, program: str = EXPORTER) -> None:
     """The process that may load torch. Errors: GenwrightError in its words."""
     done = subprocess.run(
-        [sys.executable, "-m", EXPORTER, str(request)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", program, str(request)], capture_output=True, text=True, check=False
     )  # fmt: skip
     if done.returncode:
         raise GenwrightError(_why(done), do=do)
@@ -113,7 +177,13 @@ def _why(done: subprocess.CompletedProcess[str]) -> str:
     try:
         return str(json.loads(done.stdout.strip().splitlines()[-1])["error"])
     except (IndexError, ValueError, KeyError):
-        return "The result could not be converted for llama.cpp: " + " ".join(done.stderr.strip().splitlines()[-1:])
+        return "What is served could not be compared with what was trained: " + " ".join(
+            done.stderr.strip().splitlines()[-1:]
+        )
+
+
+def _asked(expert: Expert) -> list[list[dict[str, str]]]:
+    return [[{"role": "user", "content": text}] for text in _held_out(expert)][:PROMPTS]
 
 
 def _held_out(expert: Expert) -> list[str]:

@@ -25,7 +25,7 @@ from genwright.serve.engines.http import HttpEngine
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
 from genwright.serve.engines.vllm import Vllm, VllmSettings, found_vllm, lint
 from genwright.serve.experts import INDEX, ExpertLibrary, digest_of_base
-from genwright.serve.gate import Gate
+from genwright.serve.gate import Gate, VllmGate
 from genwright.serve.gateway import Gateway, application
 from genwright.serve.keys import Keys, Limits
 from genwright.serve.live import Holders, Learner, LiveLibrary, LiveRouter
@@ -112,9 +112,11 @@ def chosen_engine(
 
 
 def engines_of(
-    spec: Any, base: Path, work: Path, kind: str, made: Made | None, experts: Sequence[Expert] = ()
-) -> list[Engine]:
-    """The one that answers, and the one that stands by. `experts`: known at start, so that vLLM has rank and room for them."""
+    spec: Any, base: Path, work: Path, kind: str, made: Made | None, experts: Sequence[Expert] = (), template: Path | None = None
+) -> list[Engine]:  # fmt: skip
+    """The one that answers, and the one that stands by. `experts`: known at start, so that vLLM has rank and room for them;
+    `template`: of conversations, where vLLM must be told.
+    """
     headers = _headers(spec, base)
     engines: list[Engine] = []
     if kind == "remote":
@@ -123,27 +125,28 @@ def engines_of(
         adapters = tuple(
             dict.fromkeys([*([made.adapter] if made.adapter is not None else []), *(one.path for one in experts)])
         )
-        room = min(MOST_IN_A_BATCH, max(VllmSettings.num_experts, len(experts)))
-        engines.append(
-            Vllm(made.name, VllmSettings(
-                made.model, work, tuple(filter(_fits_vllm, adapters)), context_of(spec, made), address=spec.serve.url, num_experts=room
-            ))
-        )  # fmt: skip
+        fitting = tuple(filter(_fits_vllm, adapters))
+        options = ("--chat-template", str(template)) if template is not None else ()
+        settings = VllmSettings(
+            made.model, work, fitting, options=options, address=spec.serve.url, **_room(spec, made, experts)
+        )
+        engines.append(Vllm(made.name, settings))
     elif made is not None:
         if find_spec("xllamacpp") is None:
             raise MissingExtra("xllamacpp", "serve", "The engine llamacpp")
-        settings = LlamaSettings(
-            made.files / "model.gguf",
-            work,
-            made.model,
-            made.record["begin"],
-            context_of(spec, made),
-            spec.serve.parallel,
-        )
-        engines.append(LlamaCpp(made.name, settings))
+        gguf, begin = made.files / "model.gguf", made.record["begin"]
+        llama = LlamaSettings(gguf, work, made.model, begin, context_of(spec, made), spec.serve.parallel)
+        engines.append(LlamaCpp(made.name, llama))
     if spec.serve.fallback:
         engines.append(HttpEngine(spec.serve.remote_model or spec.project.name, spec.serve.fallback, headers))
     return engines
+
+
+def _room(spec: Any, made: Made, experts: Sequence[Expert]) -> dict[str, Any]:
+    """What vLLM is started with room for, when it serves and when it is proven."""
+    return {
+        "context": context_of(spec, made), "num_experts": min(MOST_IN_A_BATCH, max(VllmSettings.num_experts, len(experts)))
+    }  # fmt: skip
 
 
 def context_of(spec: Any, made: Made | None) -> int:
@@ -163,17 +166,22 @@ def _library(spec: Any, base: Path, work: Path, kind: str, made: Made | None, sa
     """What the project's library has, past its gate, before an engine that has room for it. Errors: as `build`."""
     source = _source(spec, base, kind, made)
     experts = source.experts() if source is not None else ()
-    gate = None
+    own = _own(spec, base, made, kind)
+    gate, template = None, None
+    if kind == "vllm" and made is not None and not spec.serve.url:
+        known = [one for one in (*experts, *([own] if own is not None else [])) if _fits_vllm(one.path)]
+        proof = VllmGate(made.model, made.digest, made.conversations, work, _room(spec, made, experts), say)
+        template = proof.prove(known)
     if kind == "llamacpp" and made is not None and source is not None:
         gate = Gate(made.model, made.files / "model.gguf", made.record, work, say)
         gate.keep_only(experts)
         gate.prove(experts)
         for expert in experts:
             gate.checked(expert)
-    pool = Pool(engines_of(spec, base, work, kind, made, experts))
+    pool = Pool(engines_of(spec, base, work, kind, made, experts, template))
     own_name = spec.project.name if made is not None and made.adapter is not None else ""
     return LiveLibrary(
-        source, pool, Holders(), _own(spec, base, made), own_name=own_name, prepare=gate.prepared if gate is not None else None
+        source, pool, Holders(), own, own_name=own_name, prepare=gate.prepared if gate is not None else None
     )  # fmt: skip
 
 
@@ -193,12 +201,13 @@ def _source(spec: Any, base: Path, kind: str, made: Made | None) -> ExpertLibrar
     return found
 
 
-def _own(spec: Any, base: Path, made: Made | None) -> Expert | None:
+def _own(spec: Any, base: Path, made: Made | None, kind: str) -> Expert | None:
     """The adapter that the project made, where no library was made with it: what was applied by an older version."""
     if made is None or made.adapter is None or (library_folder(spec, base) / INDEX).exists():
         return None
     served = made.files / "adapter.gguf"
-    return Expert(spec.project.name, served if served.exists() else made.adapter, made.digest[:12])
+    path = served if kind == "llamacpp" and served.exists() else made.adapter
+    return Expert(spec.project.name, path, made.digest[:12])
 
 
 def _fits_vllm(adapter: Path) -> bool:
@@ -215,11 +224,11 @@ def _guard(spec: Any, base: Path) -> Guard | None:
         if spec.serve.policy:
             raise BadRequest("serve.policy has no guard to tell.", do="set serve.guard too")
         return None
-    from genwright.serve.guard import ConversationGuard, read_head
+    from genwright.serve.guard import read_guard
     from genwright.serve.policy import read_policy
 
     policy = read_policy(base / spec.serve.policy) if spec.serve.policy else None
-    return ConversationGuard(_embedder(), read_head(base / spec.serve.guard, _embedder()), policy)
+    return read_guard(base / spec.serve.guard, policy)
 
 
 @cache

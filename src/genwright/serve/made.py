@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Made:
     digest: str
     examples: Callable[[list[Message]], list[Message]] | None = None
     """Of a result that answers with the nearest training rows before the question: what sets them there."""
+    conversations: list[list[Message]] = field(default_factory=list)
+    """What a parity gate asks: validation rows without their answers."""
 
 
 def made_by(spec: Any, base: Path, say: Any = print, *, llamacpp: bool = True) -> Made:
@@ -67,7 +69,7 @@ def made_by(spec: Any, base: Path, say: Any = print, *, llamacpp: bool = True) -
     if llamacpp:
         files = handed.path if (handed / RECORD).exists() else _converted(spec, store, handed, model, adapter, say)
         record = check_record(files)
-    return Made(name, model, adapter, is_base, files, record, handed.digest, examples)
+    return Made(name, model, adapter, is_base, files, record, handed.digest, examples, _conversations(store))
 
 
 def _base_name(told: str, project: str) -> str:

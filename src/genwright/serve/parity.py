@@ -11,6 +11,9 @@ from genwright.base.files import sha256_of_file
 
 RECORD = "parity.json"
 
+TEMPLATE = "template.jinja"
+"""The conversation template that vLLM is given where the model has none of its own."""
+
 TOLERANCE = {"f32": 0.05, "bf16": 0.3, "f16": 0.05, "q8_0": 0.7}
 """Nats by which a served greedy token may be less likely, to the trained model, than the one it would have chosen."""
 

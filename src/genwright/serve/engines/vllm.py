@@ -45,8 +45,8 @@ SERVABLE_MODULES = ("classifier", "score")
 START_SECONDS = 600.0
 """vLLM compiles and measures before it listens."""
 
-LEAST_RANK = 16
-"""vLLM's own --max-lora-rank: room for experts that come later."""
+USUAL_RANK = 16
+"""vLLM's own --max-lora-rank: where no adapter is known at the start."""
 
 WHERE = "GENWRIGHT_VLLM"
 """The path of vLLM's program, where it is not on the PATH."""
@@ -67,10 +67,28 @@ def program_of(path: str) -> tuple[str, ...]:
     return path, "serve"
 
 
+def version_here() -> str:
+    """Of the vLLM that `found_vllm` finds, as its package tells it."""
+    packages = sorted(Path(found_vllm()).parent.parent.glob("lib/python*/site-packages/vllm*.dist-info"))
+    return packages[0].name.removesuffix(".dist-info") if packages else ""
+
+
 def rank_of(adapters: Sequence[Path]) -> int:
     """The smallest --max-lora-rank that takes all of them. Errors: ModelError naming what vLLM would reject."""
-    highest = max((lint(path) for path in adapters), default=1)
-    return next(rank for rank in RANKS if rank >= max(LEAST_RANK, highest))
+    highest = max((lint(path) for path in adapters), default=USUAL_RANK)
+    return next(rank for rank in RANKS if rank >= highest)
+
+
+def modules_of(adapters: Sequence[Path]) -> tuple[str, ...]:
+    """Names of the modules that they change; none where one of them tells no list of names, or none is known: then any may be.
+
+    vLLM computes every module that may be changed for every token, with zeros where an adapter leaves it as it is: of a small model
+    with a large vocabulary the head alone costs as much as the rest of the adapter.
+    """
+    told = [config_of(path).get("target_modules") for path in adapters]
+    if not all(isinstance(names, list) and names for names in told):
+        return ()
+    return tuple(sorted({str(name).rpartition(".")[2] for names in told for name in names or ()}))
 
 
 def config_of(adapter: Path) -> dict[str, Any]:
@@ -152,16 +170,21 @@ class Vllm(HttpEngine):
         return not self.ours or self._child is not None
 
     def command(self, listens: Path) -> list[str]:
-        """What is run. `max_loras` is 1 unless said, so that experts would wait for each other."""
+        """What is run. `max_loras` is 1 unless said, so that experts would wait for each other; `generation-config vllm`: a penalty
+        that the model's authors suggest is none that it was judged with.
+        """
         settings = self.settings
         lora = [
             "--enable-lora", "--max-loras", str(settings.num_experts), "--max-cpu-loras", str(4 * settings.num_experts),
             "--max-lora-rank", str(rank_of(settings.adapters)),
         ]  # fmt: skip
+        if modules := modules_of(settings.adapters):
+            lora += ["--lora-target-modules", *modules]
         return [
             *(settings.program or program_of(_must_be_found())), str(settings.model),
             "--uds", str(listens), "--served-model-name", self.model, "--max-model-len", str(settings.context),
-            "--enable-prefix-caching", "--enable-prompt-tokens-details", "--enable-per-request-metrics", *lora, *settings.options,
+            "--enable-prefix-caching", "--enable-prompt-tokens-details", "--enable-per-request-metrics",
+            "--generation-config", "vllm", *lora, *settings.options,
         ]  # fmt: skip
 
     async def start(self) -> None:
@@ -223,14 +246,19 @@ class Vllm(HttpEngine):
         process = self._child.process if self._child is not None else None
         return self._cpu.of(family(process.pid) if process is not None else ())
 
+    def served(self, expert: Expert | None) -> str:
+        """Its name at vLLM, or the base's. Errors: EngineDown, EngineRefused."""
+        if expert is None:
+            return self.model
+        if expert.served_name not in self._loaded:
+            raise EngineDown(f"the expert {expert.name} is being loaded", retry_after=2.0)
+        if why := self._refused.get(expert.served_name):
+            raise EngineRefused(f"vLLM does not take the expert {expert.name}: {why}", 409)
+        return self._loaded[expert.served_name].name
+
     def _body(self, kind: Kind, body: Mapping[str, Any], expert: Expert | None) -> dict[str, Any]:
         told = super()._body(kind, body, expert)
-        if expert is not None:
-            if expert.served_name not in self._loaded:
-                raise EngineDown(f"the expert {expert.name} is being loaded", retry_after=2.0)
-            if why := self._refused.get(expert.served_name):
-                raise EngineRefused(f"vLLM does not take the expert {expert.name}: {why}", 409)
-            told["model"] = self._loaded[expert.served_name].name
+        told["model"] = self.served(expert)
         if told.get("stream"):
             told["stream_options"]["continuous_usage_stats"] = True
         return told
@@ -256,7 +284,9 @@ class Vllm(HttpEngine):
 
     def _check(self, adapter: Path) -> None:
         """Errors: ModelError for what this engine would refuse, and for another base's: of equal shapes vLLM takes it."""
-        lint(adapter, rank_of(self.settings.adapters) if self.ours else RANKS[-1])
+        lint(adapter)
+        if self.ours:
+            self._check_room(adapter)
         base = str(config_of(adapter).get("base_model_name_or_path") or "")
         first = (str(config_of(path).get("base_model_name_or_path") or "") for path in self.settings.adapters)
         self._base = self._base or next(filter(None, first), "") or base
@@ -264,6 +294,20 @@ class Vllm(HttpEngine):
             raise ModelError(
                 f"The adapter {adapter.name} is of another base.", wanted=self._base, found=base,
                 do="serve it from a project of its own",
+            )  # fmt: skip
+
+    def _check_room(self, adapter: Path) -> None:
+        """Errors: ModelError for more than ours was started with: vLLM refuses a higher rank, and leaves other modules out unsaid."""
+        rank, room = lint(adapter), rank_of(self.settings.adapters)
+        mine, known = modules_of([adapter]), modules_of(self.settings.adapters)
+        others = sorted(set(mine) - set(known)) if mine else ["modules that it does not name"]
+        wrong = [f"rank {rank}"] if rank > room else []
+        wrong += [f"changes {', '.join(others)}"] if known and others else []
+        if wrong:
+            raise ModelError(
+                f"vLLM was started without room for the adapter {adapter.name}.",
+                wanted=f"rank {room} or less" + (f", of {', '.join(known)}" if known else ""), found="; ".join(wrong),
+                do="start the server again: vLLM is then given what the library has",
             )  # fmt: skip
 
     async def _load(self, place: Path) -> None:
