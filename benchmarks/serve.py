@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 
 import uvloop
 
+from genwright.serve.engines.processes import cpu_seconds
 from machine import versions, write_result
 from serve_parts import (
     EXPERTS,
@@ -110,12 +110,6 @@ def overhead(chosen: argparse.Namespace) -> dict[str, Any]:
             requests = found[kind]["requests"] + 3 * RATE
             found[kind]["gateway_cpu_ms"] = round(1e3 * (cpu_seconds(running.pid) - before) / requests, 3)
     return found
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def litellm(chosen: argparse.Namespace) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import uvloop
 
 from genwright.serve.contracts import EngineDown, Expert
 from genwright.serve.engines.vllm import Vllm, VllmSettings, found_vllm
-from serve_real import PROMPTS, _model
+from serve_real import PROMPTS, small_model
 
 COUNT, RANK, TOKENS = 10, 8, 32
 
@@ -34,7 +34,7 @@ class PlainVllm(Vllm):
         """The same command less its words of adapters."""
         words = super().command(listens)
         begin = words.index("--enable-lora")
-        return words[:begin] + words[begin + 7 :]
+        return words[:begin] + [*self.settings.options]
 
 
 def adapters(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def adapters(chosen: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit("there is no vLLM: GENWRIGHT_VLLM=/path/to/env/bin/vllm")
     with tempfile.TemporaryDirectory(prefix="genwright-") as work:
         folder = Path(work)
-        base, _ = _model(folder, "smollm2")
+        base, _ = small_model(folder, "smollm2")
         made = [_adapter(base, folder / f"expert-{number}", number) for number in range(COUNT)]
         rows = uvloop.run(_measured(base, folder, made, chosen))
     told = {name: round(statistics.median(rates), 2) for name, rates in rows.items()}

@@ -83,31 +83,53 @@ def gateway(gguf: Path, base: Path, folder: Path, context: int) -> Iterator[tupl
 
 
 def throughput(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Tokens per second of four clients at a time, bare and through the gateway, in turn, the same engine process."""
+    """Tokens per second of four clients at a time, bare and through the gateway, in turn, the same engine process.
+
+    A turn of ten seconds strays by several percent with whatever else the machine does, so there are many, and what is compared are
+    all tokens over all seconds of each side. `cpu_ms_per_token`: of the gateway's process, while it is asked and while it is not.
+    """
     with tempfile.TemporaryDirectory(prefix="genwright-") as work:
         folder = Path(work)
         base, gguf = small_model(folder, "smollm2")
-        with gateway(gguf, base, folder, 512) as (port, _):
+        with gateway(gguf, base, folder, 512) as (port, pid):
             bare = int(json.loads((folder / "engine.json").read_text()).rsplit(":", 1)[1])
-            rows: dict[str, list[float]] = {"engine": [], "gateway": []}
-            for number in range(2 * chosen.rounds + 1):
+            turns: dict[str, list[Turn]] = {"engine": [], "gateway": []}
+            for number in range(4 * chosen.rounds + 1):
                 for name, at in (("engine", bare), ("gateway", port))[:: 1 if number % 2 else -1]:
-                    rate = uvloop.run(tokens_per_second(at, chosen.seconds / 2))
-                    rows[name] += [rate] if number else []
-    ratios = [ours / theirs for ours, theirs in zip(rows["gateway"], rows["engine"])]
-    return {
-        "model": base.name,
-        "clients": 4,
-        "tokens_per_second": rows,
-        "ratio": round(statistics.median(ratios), 4),
-        "ratios": ratios,
+                    turn = uvloop.run(tokens_of(at, chosen.seconds / 2, pid))
+                    turns[name] += [turn] if number else []
+    rates = {name: [turn.tokens / turn.seconds for turn in rows] for name, rows in turns.items()}
+    whole = {
+        name: sum(turn.tokens for turn in rows) / sum(turn.seconds for turn in rows) for name, rows in turns.items()
     }
+    ratios = [ours / theirs for ours, theirs in zip(rates["gateway"], rates["engine"])]
+    spread = statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else None
+    spent = {
+        name: round(1e3 * sum(turn.cpu for turn in rows) / sum(turn.tokens for turn in rows), 3)
+        for name, rows in turns.items()
+    }
+    return {
+        "model": base.name, "clients": 4, "tokens_per_second": rates, "ratio": round(whole["gateway"] / whole["engine"], 4),
+        "standard_error": spread, "ratios": ratios, "cpu_ms_per_token": spent,
+    }  # fmt: skip
 
 
-async def tokens_per_second(port: int, seconds: float, tokens: int = 32) -> float:
-    """Closed loop: each of four clients asks again when it was answered; whole answers, counted by usage."""
+@dataclass(frozen=True)
+class Turn:
+    """Of one side."""
+
+    tokens: int
+    seconds: float
+    cpu: float
+    """Seconds of the gateway's process meanwhile."""
+
+
+async def tokens_of(port: int, seconds: float, pid: int, tokens: int = 32) -> Turn:
+    """Closed loop: each of four clients asks again when it was answered; streams, counted by usage."""
+    from genwright.serve.engines.processes import cpu_seconds
+
     total, until = 0, time.perf_counter() + seconds
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), cpu_seconds(pid)
 
     async def client(session: aiohttp.ClientSession, number: int) -> None:
         nonlocal total
@@ -128,7 +150,7 @@ async def tokens_per_second(port: int, seconds: float, tokens: int = 32) -> floa
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         await asyncio.gather(*(client(session, number) for number in range(4)))
-    return total / (time.perf_counter() - began)
+    return Turn(total, time.perf_counter() - began, cpu_seconds(pid) - cpu)
 
 
 def _usage(text: str) -> dict[str, Any]:
