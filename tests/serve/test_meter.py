@@ -211,6 +211,19 @@ def test_each_limit_counts_its_own_and_old_amounts_leave_one_by_one() -> None:
     assert limits.refuse(key) is None
 
 
+def test_a_busy_key_takes_no_more_memory_than_a_quiet_one() -> None:
+    """A hundred thousand requests in a day and a half, of a key without limits too: nothing grows, and nothing is lost from the sum."""
+    now = [0.0]
+    limits = Limits(clock=lambda: now[0])
+    for number in range(100_000):
+        now[0] = 1.3 * number
+        limits.spent("ann", 3, 0.5)
+    _, tokens, dollars = limits._of("ann")
+    assert len(tokens.amounts) <= 1002 and len(dollars.amounts) <= 1002
+    assert dollars.used(now[0]) == pytest.approx(50_000.0)
+    assert tokens.used(now[0]) == pytest.approx(3 * 86_400 / 1.3, rel=2e-3)
+
+
 def test_a_disk_that_takes_nothing_for_a_while_loses_no_record(tmp_path: Path, monkeypatch, capfd) -> None:
     monkeypatch.setattr("genwright.serve.meter.RETRY_SECONDS", 0.01)
     meter = Meter(tmp_path)

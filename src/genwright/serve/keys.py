@@ -25,6 +25,9 @@ PREFIX = "gw-"
 LETTERS = 11
 """Of the key, kept in the open to find its row: the prefix and 8 letters; 35 more stay secret."""
 
+GRAINS = 1000
+"""Into which a window is cut: amounts of one grain leave together, so that a busy key takes no more memory than a quiet one."""
+
 MINUTE, DAY, MONTH = 60.0, 86_400.0, 30 * 86_400.0
 
 
@@ -125,18 +128,25 @@ class Window:
 
     def add(self, now: float, amount: float) -> None:
         """Count an amount."""
-        self.amounts.append((now, amount))
+        self._forget(now)
+        if not self.amounts or now - self.amounts[-1][0] >= self.seconds / GRAINS:
+            self.amounts.append((now, 0.0))
+        began, before = self.amounts[-1]
+        self.amounts[-1] = (began, before + amount)
         self.sum += amount
 
     def used(self, now: float) -> float:
         """What counts now."""
-        while self.amounts and self.amounts[0][0] <= now - self.seconds:
-            self.sum -= self.amounts.popleft()[1]
+        self._forget(now)
         return self.sum if self.amounts else 0.0
 
     def free_in(self, now: float) -> float:
         """Seconds until the oldest amount no longer counts."""
         return max(1.0, self.amounts[0][0] + self.seconds - now) if self.amounts else 1.0
+
+    def _forget(self, now: float) -> None:
+        while self.amounts and self.amounts[0][0] <= now - self.seconds:
+            self.sum -= self.amounts.popleft()[1]
 
 
 class Limits:
