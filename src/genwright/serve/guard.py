@@ -2,7 +2,7 @@
 
     input    personal data -> the turn's harm and injection -> the conversation's risk      output: personal data, harm, by window
 
-Its numbers are a file that examples/guard trains: guard.npz beside guard.json.
+A guard is a folder that examples/guard makes: an encoder of its own (encoder/), and heads over it (guard.npz, guard.json).
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from genwright.serve.embed import Embedder
 from genwright.serve.guard_model import Asker
 from genwright.serve.policy import Policy
 from genwright.serve.risk import WINDOW, Conversation, digest, features, probability, refuses
-from genwright.serve.words import hashed
 
 Vector = npt.NDArray[np.float32]
-NUMBERS, CARD = "guard.npz", "guard.json"
+NUMBERS, CARD, ENCODER = "guard.npz", "guard.json", "encoder"
+
+MOST_TOKENS = 64
+"""Of a text, read by its two ends: docs/guard.md has detection and latency at this cap."""
 
 OVERRIDES = re.compile(
     r"\b(?:ignore|disregard|forget|override|bypass)\b[^.\n]{0,40}\b(?:previous|prior|above|earlier|all|your|system)\b[^.\n]{0,30}"
@@ -45,13 +47,12 @@ MOST_SEARCHED = 100_000
 
 @dataclass(frozen=True)
 class Head:
-    """Trained numbers. F features (vector and words), D width, R features of a conversation."""
+    """Trained numbers. D width of the encoder, R features of a conversation."""
 
-    harm_F: Vector
+    harm_D: Vector
     harm_bias: float
-    injection_F: Vector
+    injection_D: Vector
     injection_bias: float
-    rarity_W: Vector
     talk_R: Vector
     talk_bias: float
     talk_mean_R: Vector
@@ -63,16 +64,14 @@ class Head:
 
     def odds(self, vector_D: Vector, text: str) -> tuple[float, float]:
         """Log odds of (harm, injection) of a text whose vector is known."""
-        seen_F = np.concatenate([vector_D, unit(hashed([text])[0] * self.rarity_W)])
         pattern = PATTERN_ODDS if OVERRIDES.search(text[:MOST_SEARCHED]) else 0.0
-        return float(seen_F @ self.harm_F) + self.harm_bias, float(
-            seen_F @ self.injection_F
+        return float(vector_D @ self.harm_D) + self.harm_bias, float(
+            vector_D @ self.injection_D
         ) + self.injection_bias + pattern
 
     def talk_odds(self, talk: Conversation) -> float:
         """Log odds that a conversation is an escalation."""
-        width = len(self.harm_F) - len(self.rarity_W)
-        found_R = (features(talk, self.harm_F[:width]) - self.talk_mean_R) / self.talk_scale_R
+        found_R = (features(talk, self.harm_D) - self.talk_mean_R) / self.talk_scale_R
         return float(found_R @ self.talk_R) + self.talk_bias
 
 
@@ -106,6 +105,16 @@ def read_head(folder: Path, embedder: Embedder) -> Head:
             do="train it again: examples/guard/train.py",
         )
     return head
+
+
+def read_guard(folder: Path, policy: Policy | None = None) -> ConversationGuard:
+    """The guard of a folder. Errors: ModelError, MissingExtra."""
+    if not (folder / ENCODER / "encoder.json").exists():
+        raise ModelError(
+            f"{folder} is no guard.", wanted=f"an encoder in {folder / ENCODER}", do="examples/guard/train.py makes one"
+        )
+    embedder = Embedder(folder / ENCODER, MOST_TOKENS)
+    return ConversationGuard(embedder, read_head(folder, embedder), policy)
 
 
 class ConversationGuard:
