@@ -119,6 +119,15 @@ def test_bad_scores_are_refused() -> None:
         minimum_detectable_difference(0)
 
 
+def test_a_row_that_counts_for_nothing_is_no_row_of_the_sample() -> None:
+    """One row in six was judged, as of a judge that mostly talks nonsense: the others neither widen nor break an interval."""
+    scores, weights, groups = [50.0, 80.0, 50.0, 20.0, 50.0, 50.0], [0.0, 1.0, 0.0, 1.0, 0.0, 0.0], list("aabbcc")
+    assert bootstrap(scores, weights=weights, groups=groups) == bootstrap([80.0, 20.0], weights=[1.0, 1.0])
+    assert paired(scores, [0.0] * 6, weights=weights) == paired([80.0, 20.0], [0.0] * 2, weights=[1.0, 1.0])
+    with pytest.raises(BadRequest, match="No row of these counts"):
+        bootstrap(scores, weights=[0.0] * 6)
+
+
 def test_lower_is_better_where_the_metric_says_so() -> None:
     before, after = [5.0, 6.0, 5.5, 6.5, 7.0, 5.2, 6.1, 5.9], [1.0, 2.2, 1.4, 2.0, 2.9, 1.1, 2.2, 1.7]
     assert paired(before, after, higher_is_better=False).better

@@ -16,7 +16,7 @@ from genwright.base.errors import BadRequest, DataError, GenwrightError, Unknown
 from genwright.catalogue.parts import SUITES
 from genwright.evaluate.forms import Form, Options, Scored
 from genwright.evaluate.score import Likelihood
-from genwright.evaluate.suites import Suite, detectable, evaluate, foretold, read_suites, stripped, suite_of
+from genwright.evaluate.suites import Suite, detectable, evaluate, foretold, over_seeds, read_suites, stripped, suite_of
 
 CHOICE = {"prompt": "Two and two are", "choices": ["four", "twenty two"], "answer": 0}
 WRITTEN = {"prompt": "a", "reference": "b", "kind": "x"}
@@ -141,6 +141,28 @@ def test_groups_count_in_comparisons(tmp_path: Path) -> None:
     )
     assert (alone["test"], alone["verdict"]) == ("mcnemar-exact", "better")
     assert (grouped["test"], grouped["verdict"]) == ("sign-flip", "no difference shown")  # two groups of four changed
+
+
+def test_rows_that_only_one_system_was_judged_on_are_not_compared(tmp_path: Path) -> None:
+    """Rows that count for nothing in one of two systems, as an unjudged answer does, count for nothing in their comparison."""
+    judgements = {
+        "a": ([100.0, 0.0, 50.0], [1.0, 1.0, 0.0]), "b": ([50.0, 100.0, 100.0], [0.0, 1.0, 1.0]),
+        "c": ([50.0, 50.0, 0.0], [0.0, 0.0, 1.0]),
+    }  # fmt: skip
+    run = lambda target, rows, options: Scored(judgements[target.name][0], weights=judgements[target.name][1])
+    form = Form("own", {"prompt": str}, ("preferred",), run)
+    suite = Suite("s", form, [WRITTEN] * 3, "preferred", {}, None, 1)
+    found = evaluate([suite], [Fixed(name) for name in judgements], say=lambda text: None)
+    assert [system["n"] for system in found["suites"][0]["systems"].values()] == [2, 2, 1]
+    one, other = found["comparisons"]
+    assert (one["n"], one["difference"]) == (1, 100.0)
+    assert (other["n"], other["test"], other["verdict"]) == (0, "no row counts in both", "no difference shown")
+
+
+def test_a_row_counts_in_the_seeds_that_judged_it() -> None:
+    runs = [Scored([100.0, 50.0, 50.0], weights=[1.0, 0.0, 0.0]), Scored([50.0, 20.0, 50.0], weights=[0.0, 1.0, 0.0])]
+    assert over_seeds(runs) == ([100.0, 20.0, 50.0], [0.5, 0.5, 0.0])
+    assert over_seeds([Scored([100.0]), Scored([0.0])]) == ([50.0], None)
 
 
 def test_what_can_be_seen_is_said_before_anything_is_asked(tmp_path: Path) -> None:

@@ -44,12 +44,13 @@ def bootstrap(
 ) -> Interval:
     """Percentile bootstrap of the mean, resampling groups whole (Efron 1979); Wilson's interval for 0/100 scores.
 
-    With weights the mean is sum(weight * score) / sum(weight), in every draw: a ratio of sums, as of bits over bytes.
+    With weights the mean is sum(weight * score) / sum(weight), in every draw: a ratio of sums, as of bits over bytes. A row of
+    weight 0, such as one that nobody could judge, is no row of the sample.
 
     Wilson (1927) is used where every row is a group of its own: below a few hundred rows the bootstrap of a share is
     too narrow, and 10 of 10 is not "100 to 100". Errors: BadRequest for no scores, or one that is no number.
     """
-    values = _checked(scores)
+    values, groups, weights = _counting(_checked(scores), groups, weights)
     sums, sizes = _by_group(values, groups, weights)
     mean = float(sums.sum() / sizes.sum())
     if weights is None and len(sums) == len(values) and set(values) <= {0.0, 100.0}:
@@ -81,7 +82,7 @@ def paired(
             "The two lists are not of the same rows.", wanted=f"{len(before)} scores", found=f"{len(after)}"
         )
     one, two = _checked(before), _checked(after)
-    differences = two - one
+    differences, groups, weights = _counting(two - one, groups, weights)
     sums, sizes = _by_group(differences, groups, weights)
     low, high = (float(bound) for bound in np.percentile(_resampled_means(sums, sizes, seed), [2.5, 97.5]))
     if weights is None and set(one) | set(two) <= {0.0, 100.0} and len(sums) == len(one):
@@ -90,7 +91,7 @@ def paired(
         p_value, test = _sign_flips(sums, seed), "sign-flip"
     mean = float(sums.sum() / sizes.sum())
     clear = (low > 0 if higher_is_better else high < 0) and p_value < 0.05
-    return Paired(mean, min(low, mean), max(high, mean), p_value, test, len(one), clear)
+    return Paired(mean, min(low, mean), max(high, mean), p_value, test, len(differences), clear)
 
 
 def mcnemar(worse: int, better: int) -> float:
@@ -147,6 +148,23 @@ def _checked(scores: Scores) -> np.ndarray:
             "These are no scores.", wanted="at least one, all of them numbers", found=f"{len(values)} values"
         )
     return values
+
+
+def _counting(
+    values: np.ndarray, groups: Sequence[str] | None, weights: Scores | None
+) -> tuple[np.ndarray, Sequence[str] | None, Scores | None]:
+    """The rows whose weight is not 0."""
+    if weights is None:
+        return values, groups, None
+    each = np.asarray(weights, dtype=float)
+    counts = each > 0
+    if not counts.any():
+        raise BadRequest("No row of these counts.", wanted="a weight above 0")
+    return (
+        values[counts],
+        None if groups is None else [name for name, kept in zip(groups, counts) if kept],
+        each[counts].tolist(),
+    )
 
 
 def _by_group(

@@ -17,7 +17,7 @@ from genwright.base.errors import BadRequest, DataError, GenwrightError
 from genwright.base.registry import nearest
 from genwright.catalogue.parts import METRICS, SUITES
 from genwright.evaluate.forms import Form, Options, Row, Scored, Target, checked, options_of, suite_rows
-from genwright.evaluate.statistics import bootstrap, holm, minimum_detectable_difference, paired
+from genwright.evaluate.statistics import Paired, bootstrap, holm, minimum_detectable_difference, paired
 
 KEYS = ("name", "form", "file", "metric", "group", "seeds")
 """Of every suite; a form has more of its own."""
@@ -139,10 +139,19 @@ def judged(suite: Suite, target: Target, seed: int = 0) -> Judged:
                 found=f"{sum(map(math.isfinite, run.scores))} numbers",
             )  # fmt: skip
     first = runs[0]
-    scores = [statistics.fmean(each) for each in zip(*(run.scores for run in runs))]
+    scores, weights = over_seeds(runs)
     also = {name: statistics.fmean(run.also.get(name, 0.0) for run in runs) for name in first.also}
-    whole = Scored(scores, first.answers, also, first.weights, first.lower_is_better)
+    whole = Scored(scores, first.answers, also, weights, first.lower_is_better)
     return Judged(whole, [bootstrap(run.scores, weights=run.weights).value for run in runs])
+
+
+def over_seeds(runs: Sequence[Scored]) -> tuple[list[float], list[float] | None]:
+    """Each row's mean score over the seeds that it counts in, and its mean weight."""
+    each = list(zip(*(run.scores for run in runs)))
+    weighed = list(zip(*(run.weights or [1.0] * len(run.scores) for run in runs)))
+    total = lambda scores, weights: sum(score * weight for score, weight in zip(scores, weights))
+    scores = [total(one, weights) / sum(weights) if sum(weights) else one[0] for one, weights in zip(each, weighed)]
+    return scores, None if runs[0].weights is None else [statistics.fmean(weights) for weights in weighed]
 
 
 Say = Callable[[str], Any]
@@ -241,10 +250,14 @@ def _system_told(suite: Suite, one: Judged) -> dict[str, Any]:
 
 def _compared(suite: Suite, before: str, after: str, results: Mapping[str, Judged]) -> dict[str, Any]:
     one, two = results[before].scored, results[after].scored
-    ask = lambda higher: paired(
-        one.scores, two.scores, groups=suite.groups, weights=one.weights, higher_is_better=higher
-    )  # fmt: skip
-    good, bad = ask(not one.lower_is_better), ask(one.lower_is_better)
+    both = None if one.weights is None or two.weights is None else [min(pair) for pair in zip(one.weights, two.weights)]
+    if both and not any(both):
+        good = bad = Paired(0.0, -100.0, 100.0, 1.0, "no row counts in both", 0, better=False)
+    else:
+        ask = lambda higher: paired(
+            one.scores, two.scores, groups=suite.groups, weights=both, higher_is_better=higher
+        )  # fmt: skip
+        good, bad = ask(not one.lower_is_better), ask(one.lower_is_better)
     told = {name: value for name, value in vars(good).items() if name != "better"}
     verdict = "better" if good.better else "worse" if bad.better else UNCLEAR
     return {"suite": suite.name, "before": before, "after": after, **told, "verdict": verdict}
