@@ -155,11 +155,24 @@ def claims_of_serve_overhead(one: Result) -> list[str]:
     return [f"{cell('p50_ms')} | {cell('p99_ms')} |", f"{one['whole']['requests']:,} requests a row"]
 
 
+def claims_of_redteam(one: Result) -> list[str]:
+    cell = lambda found: f"{found['reached']} of {found['goals']} ({found['low']:.0f} to {found['high']:.0f} %)"
+    ours, theirs = (one["found"][name]["attacks"] for name in ("built in", "strongreject"))
+    over, crows = one["found"]["built in"]["over_refusal"], one["probes"]["crows_pairs"]
+    return [
+        *(f"| {name} | {cell(ours[name])} | {cell(theirs[name])} |" for name in ours),
+        f"Of {over['prompts']} harmless look-alikes {over['refused']} was refused",
+        f"in {crows['prefers_stereotype']:.0f} % ({crows['low']:.0f} to {crows['high']:.0f} %)",
+        f"{one['probes']['bbq']['rows']} questions: {one['probes']['bbq']['accuracy']:.0f} % right",
+    ]
+
+
 PAGES = {
     "serve_overhead": ("serving.md", claims_of_serve_overhead),
     "serve_overhead_router_guard": ("serving.md", claims_of_serve_overhead),
     "serve_startup": ("serving.md", lambda one: [f"{one['median']:.2f} s after it is started"]),
     "explain": ("explain.md", claims_of_explain),
+    "redteam": ("redteam.md", claims_of_redteam),
     "work": ("speed.md", claims_of_work),
     "plan_order": ("plan-time.md", claims_of_plan_order),
 }
