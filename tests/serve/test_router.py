@@ -34,6 +34,11 @@ def router(profiles):
     return CentroidRouter(EMBEDDER, profiles)
 
 
+@pytest.fixture(scope="module")
+def sparing(profiles):
+    return CentroidRouter(EMBEDDER, profiles, sparing=True)
+
+
 def test_every_field_reaches_its_expert_and_what_belongs_to_none_the_base(router):
     for name in ("bread", "stars", "sails"):
         chosen = [router.route(request(text), None).expert for text in asked(name, 40, seed=5)]
@@ -85,9 +90,21 @@ def test_a_changed_library_is_learned_whole(router, profiles):
     assert grown.route(request(text), None).expert is None
 
 
-def test_the_threshold_gives_up_no_more_than_it_may(router, profiles):
-    assert router.fitted.lost <= router.wanted.most_lost + 1 / sum(len(one.held_out) for one in profiles)
-    told = judged(router, profiles)
+def test_the_head_learns_from_the_held_out_queries_once_they_have_set_the_threshold(router, sparing, profiles):
+    kept, learned = sparing.fitted, router.fitted
+    assert np.array_equal(kept.threshold_N, learned.threshold_N) and kept.lost == learned.lost
+    assert [len(one) for one in kept.texts_NVF] == [64] * 3 and [len(one) for one in learned.texts_NVF] == [80] * 3
+    for one in profiles:
+        own = [
+            fitted.scores(one.calibration_VD, one.calibration_words_VW, one.calibration_forms_VE).max(1)
+            for fitted in (kept, learned)
+        ]
+        assert own[1].mean() > own[0].mean(), "they have become near to themselves: to judge, they must be spared"
+
+
+def test_the_threshold_gives_up_no_more_than_it_may(sparing, profiles):
+    assert sparing.fitted.lost <= sparing.wanted.most_lost + 1 / sum(len(one.held_out) for one in profiles)
+    told = judged(sparing, profiles)
     assert told["correct"] + told["abstained"] <= 1
     assert [point["correct"] for point in told["abstention"]] == sorted(
         (p["correct"] for p in told["abstention"]), reverse=True
@@ -99,10 +116,10 @@ def test_regret_is_the_oracle_less_what_was_got(profiles):
     assert regret(found, profiles) == pytest.approx(3 / 30)
 
 
-def test_the_plot_is_xml_with_every_name(router, profiles, tmp_path):
+def test_the_plot_is_xml_with_every_name(sparing, profiles, tmp_path):
     import xml.etree.ElementTree as ET
 
-    write_plot(judged(router, profiles), tmp_path / "plot.svg")
+    write_plot(judged(sparing, profiles), tmp_path / "plot.svg")
     words = "".join(ET.parse(tmp_path / "plot.svg").getroot().itertext())
     assert all(name in words for name in ("bread", "stars", "sails", "base"))
 

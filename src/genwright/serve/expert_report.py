@@ -77,11 +77,14 @@ def report_of(library: ExpertLibrary, embedder: Embedder | None = None) -> dict[
         raise BadRequest(
             "No expert of this library has a profile of this encoder.", do="`genwright experts add DIR --texts FILE`"
         )
-    return judged(CentroidRouter(embedder, profiles), profiles)
+    return judged(CentroidRouter(embedder, profiles, sparing=True), profiles)
 
 
 def judged(router: CentroidRouter, profiles: Sequence[ExpertProfile]) -> dict[str, Any]:
-    """Of a router that knows these experts. The same queries set its threshold: the shares are a little kind (docs/routing.md)."""
+    """Of a router that knows these experts and spares their held-out queries.
+
+    The same queries set its threshold: the shares are a little kind (docs/routing.md).
+    """
     fitted = router.fitted
     assert fitted is not None, "there are profiles"
     found = confusion(router, {one.name: one.held_out for one in profiles})
