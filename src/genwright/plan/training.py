@@ -21,6 +21,7 @@ from genwright.plan.architectures import config_of, context_of
 from genwright.plan.estimate import Estimate, Range, around
 from genwright.plan.priced.allocator import Allocator, NoRoom, live_peak
 from genwright.plan.priced.phases import chance, chance_of_lengths, phases_of, shorter_rows
+from genwright.plan.priced.varied import reserved_bytes, stream_of
 from genwright.plan.published.frameworks import filled, lacks_bf16, on_device
 from genwright.plan.published.profile import Profile
 from genwright.plan.traced.compose import compose
@@ -49,6 +50,8 @@ COMPILED_BAND = (0.15, 0.08)
 FAILED_REPLAY = 0.02
 """P(fits) where even the replay finds no room."""
 SPREAD_OF_RESERVED = (0.06, 0.10)
+SHORTEST_TOLD = 64
+"""Tokens below which lengths make no difference to speak of."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,9 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
     capacity = usable_bytes(device) - outside.value - comm.value
     memory = memory_of(trace, device, expandable=profile.expandable_segments, capacity=capacity)
     active = around(memory.active, *(COMPILED_BAND if setup.compile else ACTIVE_BAND))
-    reserved = _reserved(memory, active)
+    varied = 0 if setup.packing else _varied(setup, profile, device, cache, capacity)
+    reserved = _reserved(memory, active, varied)
+    memory = dataclasses.replace(memory, reserved=int(reserved.value))
     whole = reserved + outside + comm
     lengths = shorter_rows(setup, lambda one: memory_of(trace_training(one, cache=cache)[0], device).active)
     quantities = {
@@ -190,9 +195,24 @@ def estimate_training(setup: Setup, device: Any, *, cache: Path | None = None, c
     return Estimate(quantities | known, parts, unknown, notes, facts=verdict | _facts(trace, setup, memory))
 
 
-def _reserved(memory: Memory, active: Range) -> Range:
+def _reserved(memory: Memory, active: Range, varied: int) -> Range:
+    """Of equal rows, or what rows of `varied` lengths leave behind them where that is more."""
     below, above = SPREAD_OF_RESERVED
-    return Range(memory.reserved, max(active.low, memory.reserved * (1 - below)), memory.reserved * (1 + above))
+    most = max(memory.reserved, varied)
+    return Range(most, max(active.low, memory.reserved * (1 - below)), most * (1 + above))
+
+
+def _varied(setup: Setup, profile: Profile, device: Any, cache: Path | None, capacity: float) -> int:
+    """Bytes reserved after rows of many lengths; 0 where a shorter row takes another course, or too few tokens tell."""
+    if setup.seq_len < SHORTEST_TOLD or profile.expandable_segments:
+        return 0
+    config, tokens = config_of(setup.model), (setup.seq_len // 2, setup.seq_len)
+    shorter, longer = (_pieces(dataclasses.replace(setup, seq_len=one), profile, config, cache) for one in tokens)
+    try:
+        events = [*workspaces(device), *stream_of(shorter, longer, tokens, setup, profile)]
+    except ValueError:
+        return 0
+    return reserved_bytes(events, capacity=capacity)
 
 
 def _check_device(setup: Setup, device: Any) -> None:
