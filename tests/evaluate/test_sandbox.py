@@ -18,6 +18,7 @@ BAD = {
     "x = 'a' * 10**10": "memory",
     "import os\nwhile True: os.fork()": "refused",
     "open('f', 'w').write('a' * 10**8)": "refused",
+    "for n in range(65): open(str(n), 'w').write('a' * 10**6)": "refused",
     "open('/tmp/genwright-escaped', 'w')": "refused",
     "import socket; socket.socket()": "refused",
     "import os; os._exit(0)": "failed",
@@ -37,6 +38,10 @@ def test_what_ends_well_has_passed() -> None:
     assert (
         run_code("open('mine', 'w').write('x')\nprint(open('mine').read())", Limits(seconds=5.0)).output.strip() == "x"
     )
+
+
+def test_as_many_files_as_are_allowed_may_be_written() -> None:
+    assert run_code("for n in range(64): open(str(n), 'w').write('x')", Limits(seconds=5.0)).passed
 
 
 def test_pass_at_k_counts_every_draw() -> None:

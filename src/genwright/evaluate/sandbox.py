@@ -1,9 +1,9 @@
 """Code that a model wrote, run in a process of its own that may take so much time and memory, write little and reach nothing.
 
-The kernel's limits bound it: CPU seconds, address space, file size, open files; a session of its own is killed whole.
-Where the system allows it, new user, network and process namespaces (`unshare`) take the network away and let no child outlive
-the run; where not, sockets and forks are refused by an audit hook of the interpreter and the outcome says "hook". Files of
-the user can be read, not written. All this stops mistakes, not an attacker: run code you fear in a virtual machine.
+The kernel's limits bound it: CPU seconds, address space, file size, open files; a hook of the interpreter counts the files it
+writes; a session of its own is killed whole. Where the system allows it, new user, network and process namespaces (`unshare`)
+take the network away and let no child outlive the run; where not, that hook refuses sockets and forks and the outcome says "hook".
+Files of the user can be read, not written. All this stops mistakes, not an attacker: run code you fear in a virtual machine.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Limits:
     """Address space, bytes."""
     file_bytes: int = 2**20
     """Of any one file it writes, and of what is kept of its output."""
+    files: int = 64
+    """How often it may open a file to write, make a folder, or move one: with `file_bytes`, a bound on the disk it takes."""
     processes: bool = False
     """Whether it may start other processes."""
 
@@ -56,7 +58,7 @@ import sys, resource
 LIMITS = {limits!r}
 for name, most in LIMITS.items():
     resource.setrlimit(getattr(resource, name), (most, most))
-def _guard(event, found, FORKS=not {processes!r}, WORK={work!r}, WRITES=('w', 'a', 'x', '+')):
+def _guard(event, found, FORKS=not {processes!r}, WORK={work!r}, WRITES=('w', 'a', 'x', '+'), LEFT=[{files!r}]):
     import builtins
     if event.startswith('socket.') and event != 'socket.gethostname':
         raise PermissionError('no network in here')
@@ -77,6 +79,9 @@ def _guard(event, found, FORKS=not {processes!r}, WORK={work!r}, WRITES=('w', 'a
         whole = os.path.realpath(os.fsdecode(path))
         if not (whole + '/').startswith(WORK + '/') and whole != '/dev/null':
             raise PermissionError('no writing outside the work folder')
+        LEFT[0] -= 1
+        if LEFT[0] < 0:
+            raise PermissionError('no more files in here')
 import os, posixpath
 sys.addaudithook(_guard)
 del _guard, resource, LIMITS
@@ -122,7 +127,7 @@ def _run(code: str, limits: Limits, work: Path) -> Outcome:
         "RLIMIT_CPU": math.ceil(limits.seconds) + 1, "RLIMIT_AS": limits.memory, "RLIMIT_FSIZE": limits.file_bytes,
         "RLIMIT_NOFILE": 64, "RLIMIT_CORE": 0,
     }  # fmt: skip
-    guard = GUARD.format(limits=bounds, processes=limits.processes, work=str(work))
+    guard = GUARD.format(limits=bounds, processes=limits.processes, work=str(work), files=limits.files)
     script.write_text(f"{guard}\n{RUN}", encoding="utf-8")
     try:
         given = json.dumps([ended, code]).encode()
