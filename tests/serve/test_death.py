@@ -128,6 +128,21 @@ def test_what_waits_for_its_client_does_not_hang() -> None:
     assert not beats()
 
 
+def test_an_engine_that_lives_and_never_has_the_expert_is_waited_for_once(serve_with, echo) -> None:
+    """It says so again and again: the wait begins with the first time."""
+    asked = []
+
+    async def generate(kind, body, expert):
+        asked.append(1)
+        raise EngineDown("the expert is being loaded", retry_after=2.0)
+        yield
+
+    echo.generate = generate
+    with serve_with(echo, patience=0.3) as server:
+        answer = server.chat("one two")
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "2" and 2 <= len(asked) < 10
+
+
 def test_a_request_that_ends_every_engine_is_given_up(serve_with, echo) -> None:
     """Each life of the engine dies under it: three, and not one for ever."""
     start = echo.start

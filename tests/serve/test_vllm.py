@@ -85,6 +85,10 @@ def test_no_name_and_no_folder_is_used_twice_and_a_killed_engine_gets_its_expert
             await asyncio.gather(*[engine.load_adapter("e", one, version) for version in ("1", "2", "1")])
             assert (await said(engine, Expert("e", one, "1")))["choices"][0]["text"] == "e@1"
             await engine.unload("e", "1")
+            assert (
+                not (tmp_path / "work" / "versions" / "e@1").exists()
+                and (tmp_path / "work" / "versions" / "e@2").exists()
+            )
             with pytest.raises(EngineDown):
                 await said(engine, Expert("e", one, "1"))
             await engine.load_adapter("e", one, "1")

@@ -93,9 +93,9 @@ class Pool:
                     if begun:
                         raise
                     error = down
-                    if under_it:
-                        until = clock() + self.patience
+                    if under_it and engine.restarts not in ended:
                         ended.add(engine.restarts)
+                        until = clock() + self.patience
                     if under_it or not engine.ours:
                         retried(engine)
                 finally:

@@ -226,12 +226,13 @@ class Vllm(HttpEngine):
             self._loaded[served] = place
 
     async def unload(self, name: str, version: str) -> None:
-        """Drop the name; vLLM keeps the weights until others need the room."""
+        """Drop the name and the folder; vLLM keeps the weights until others need the room."""
         async with self._changes:
             place = self._loaded.pop(f"{name}@{version}", None)
             if place is not None:
                 async with self._call("POST", "/v1/unload_lora_adapter", body={"lora_name": place.name}) as answer:
                     await answer.read()
+                await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
     async def metrics(self) -> EngineMetrics:
         """Running and waiting, as vLLM counts them."""
