@@ -159,3 +159,52 @@ def test_a_rank_keeps_what_is_as_wide_as_the_stream_and_a_part_of_the_rest() -> 
     kept = [change.bytes for change in _divided([segment], weights, 4, 100)[0][0].changes]
     assert kept == [100, 100, 20]
     assert [change.bytes for change in _divided([segment], weights, 4, 0)[0][0].changes] == [25, 100, 20]
+
+
+@pytest.mark.parametrize(
+    ("said", "base"),
+    [("int8 (gptq)", "int8"), ("int4 (gptq)", "int4"), ("int4 (bnb)", "nf4-double"), ("QLoRA 8-bit", "int8")],
+)
+def test_bits_are_read_before_the_name_of_a_quantiser(said: str, base: str) -> None:
+    assert setup(adaptation="LoRA", adapt_norm="lora", precision=said).base == base
+
+
+def test_float8_is_of_products_beside_bf16_and_parts_of_a_stage_are_counted() -> None:
+    found = setup(
+        framework="NeMo", precision="FP8-CS", parallel="TP4 PP8 VP5", tp="4", pp="8", n_devices="64", device="H100"
+    )
+    assert (found.precision, found.options) == ("bf16", {"eight_bit_products": True, "virtual_stages": 5})
+    assert setup(parallel="PP 8, interleaved 1F1B", pp="8", n_devices="8").options == {"virtual_stages": 2}
+    assert setup(parallel="VP5").options == {}  # no pipeline, no parts of a stage
+
+
+def test_a_pipeline_whose_microbatch_is_not_stated_takes_single_rows() -> None:
+    piped = setup(framework="Megatron-LM", seq_len="2048", global_batch="2304", tp="8", pp="8", n_devices="1536")
+    assert (piped.micro_batch, piped.accumulate) == (1, 96)
+
+
+def test_nobody_had_attention_in_one_kernel_before_it_was_published() -> None:
+    early, late = ({"framework": "nanoGPT", "source_date": day} for day in ("2022-12-29", "2024-01-01"))
+    assert (setup(**early).attention, setup(**late).attention) == ("eager", "")
+    assert setup(framework="Megatron-LM", source_date="2021-04").attention == "eager"
+    assert (
+        setup(framework="Megatron-LM", source_date="2022-12").attention == ""
+    )  # FlashAttention itself was there by then
+    assert setup(framework="Megatron-LM", source_date="2021-04", attention="flash").attention == "flash"
+
+
+def test_float32_where_a_library_is_told_nothing_and_the_device_has_room() -> None:
+    """PEFT's README: T0_3B takes 47.14 GB whole and 14.4 GB with LoRA, which 2 bytes a weight cannot."""
+    adapted = {"framework": "PEFT", "model": "bigscience/T0_3B", "adaptation": "LoRA", "adapt_norm": "lora"}
+    assert setup(**adapted).precision == "fp32"
+    assert setup(**adapted, precision="bf16").precision == "bf16"
+    assert setup(**adapted | {"adaptation": "QLoRA"}).precision == ""
+    assert (
+        setup(**adapted | {"model": "Llama-2-70b-hf"}).precision == ""
+    )  # its weights alone would not fit: somebody said 16 bits
+    assert setup(framework="Axolotl").precision == ""
+
+
+def test_rows_below_a_cap_vary() -> None:
+    assert not setup(seq_len="2048", seq_len_kind="cap").packing
+    assert setup(seq_len="2048", seq_len_kind="exact").packing

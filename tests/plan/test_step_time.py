@@ -256,3 +256,45 @@ def test_a_message_that_stands_in_line_costs_all_of_its_time_beside_computing_to
         traced(*ops, collectives=(sum_of,)), A100, replace(SETUP, strategy="ddp", count=8, tensor_degree=8)
     ).parts["communication"]
     assert price(PRODUCT._replace(count=1000.0)) == pytest.approx(price())
+
+
+def test_layers_products_in_float8_and_the_heads_in_bf16() -> None:
+    """Twice the units' rate and half the energy of each: a layer's product of this size takes little more than half its time."""
+    h100, eight = place("H100"), replace(SETUP, options={"eight_bit_products": True})
+    large = PRODUCT._replace(flops=2.0 * 8192**3, bytes=4e8, shape=(8192, 8192, 8192, 1))
+    work = lambda one, setup, where=h100: step_time(traced(one, meta={"vocabulary": 32000}), where, setup).parts[
+        "matmul"
+    ]
+    assert 0.5 < work(large, eight) / work(large, SETUP) < 0.65
+    head = large._replace(shape=(8192, 32000, 8192, 1))
+    assert work(head, eight) == work(head, SETUP)
+    assert work(large, eight, A100) == work(large, SETUP, A100)  # no such units
+
+
+def test_a_device_of_a_shared_row_attends_to_all_of_it() -> None:
+    own = Op("flash", "attention", "bf16", 1e13, 1e8, 10.0, "forward", (8192, 8192, 128, 32))
+    alone = step_time(traced(own), A100, SETUP).parts["attention"]
+    four = replace(SETUP, context_degree=4, count=4, strategy="zero3")
+    assert step_time(traced(own), A100, four).parts["attention"] == pytest.approx(4 * alone, rel=0.01)
+
+
+def test_an_interleaved_pipeline_waits_for_a_part_of_a_stage() -> None:
+    piped = replace(SETUP, strategy="zero1", count=8, pipeline_degree=8, accumulate=16)
+    parts = lambda setup: step_time(traced(PRODUCT), place("A100 80GB"), setup).parts["bubble"]
+    assert parts(replace(piped, options={"virtual_stages": 4})) == pytest.approx(parts(piped) / 4)
+
+
+def test_a_pipeline_of_torchtitans_gathers_once() -> None:
+    gather = Collective("all-gather", 1e9, 8, 16.0, "forward", False)
+    piped = replace(SETUP, strategy="zero3", count=64, pipeline_degree=8, accumulate=16)
+    sent = lambda name: step_time(traced(PRODUCT, collectives=(gather,)), A100, replace(piped, framework=name)).parts[
+        "communication"
+    ]
+    assert sent("torchtitan") == pytest.approx(sent("accelerate") / 16)
+
+
+def test_transformer_engine_takes_the_faster_attention_on_hopper() -> None:
+    own = Op("flash", "attention", "bf16", 1e13, 1e8, 10.0, "forward", (8192, 8192, 128, 32))
+    spent = lambda name, where: step_time(traced(own), place(where), replace(SETUP, framework=name)).parts["attention"]
+    assert spent("megatron", "H100") < 0.85 * spent("accelerate", "H100")
+    assert spent("megatron", "A100") == pytest.approx(spent("accelerate", "A100"))

@@ -104,7 +104,7 @@ def _base(said: str, notes: list[str]) -> str:
         return "int4"
     if re.search(r"nf4-dq|double", said):
         return "nf4-double"
-    if re.search(r"\bint8\b|8-?bit", said) and not re.search(r"\bint4\b|4-?bit|nf4|fp4|qlora|q-lora", said):
+    if re.search(r"\bint8\b|8-?bit", said) and not re.search(r"\bint4\b|4-?bit|nf4|fp4", said):
         return "int8"
     if re.search(r"\bbnb\b|bitsandbytes", said) and re.search(r"\bint4\b|4-?bit", said):
         return "nf4-double"
