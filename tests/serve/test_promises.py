@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,27 @@ def test_tokens_of_a_key_count_and_close_its_day(serve_with, echo, tmp_path) -> 
         assert server.chat("one two").status_code == 200
         late = server.chat("one two")
         assert late.status_code == 429 and "4 tokens in a day" in late.text
+
+
+def test_many_requests_at_a_time_do_not_outrun_a_limit(serve_with, echo, tmp_path) -> None:
+    """Twenty of five tokens at a time, and ten are left: what runs holds its part, and what ended gives back what it did not use."""
+    keys, echo.hold = Keys(tmp_path / "keys.json"), threading.Event()
+    head = {"Authorization": f"Bearer {keys.make('ann', tokens_per_day=10)}"}
+    with serve_with(echo, keys=keys) as server, ThreadPoolExecutor(20) as pool:
+        body = {"messages": [{"role": "user", "content": "one two"}], "max_tokens": 5, "stream": True}
+        ask = lambda _: server.http.post("/v1/chat/completions", json=body, headers=head)
+        asked = [pool.submit(ask, number) for number in range(20)]
+        until = time.monotonic() + 20
+        while sum(one.done() for one in asked) < 18 and time.monotonic() < until:
+            time.sleep(0.01)
+        echo.hold.set()
+        answers = [one.result() for one in asked]
+        assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 18
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert "runs now" in refused.json()["error"]["message"] and int(refused.headers["retry-after"]) == 1
+        assert len(server.settled(2)) == 2
+        assert ask(0).status_code == 200, "each took four (two read, two said): eight of ten"
+        assert "has used its 10 tokens" in ask(0).text
 
 
 def test_a_conversation_belongs_to_its_key(serve_with, echo, tmp_path) -> None:

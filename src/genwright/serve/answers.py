@@ -185,9 +185,20 @@ class Answers:
 
     def begin(self, thought: Thought, key: Key | None) -> Run:
         """An accepted request, ready to run. Errors: Refusal 429 when the key's limits are reached."""
-        if key is not None and (used := self.limits.refuse(key)) is not None:
+        thought = self._as_it_is_now(thought)
+        held = self._may_use(thought)
+        if key is not None and (used := self.limits.refuse(key, *held)) is not None:
             raise Refusal(429, f"{used[0][0].upper()}{used[0][1:]}.", code="rate_limit_exceeded", retry_after=used[1])
-        return Run(self, self._as_it_is_now(thought))
+        return Run(self, thought, held if key is not None else None)
+
+    def _may_use(self, thought: Thought) -> tuple[float, float]:
+        """(tokens, dollars) that a request may come to: what it asks for, else what is expected of it, else a whole context."""
+        request, profile, prices = thought.request, thought.profile, self.parts.prices
+        if request.kind == "embedding":
+            return 0, 0.0
+        told = request.params.get("max_completion_tokens") or request.params.get("max_tokens") or profile.max_tokens
+        tokens = float(told or profile.expected_tokens or self.parts.context)
+        return tokens, tokens * prices.generated / 1e6
 
     def _as_it_is_now(self, thought: Thought) -> Thought:
         """An expert may have been replaced or removed while the request was thought about. Errors: Refusal 404 for a name that is gone."""
@@ -210,8 +221,8 @@ class Answers:
 class Run:
     """One accepted request while it runs. `close` writes its record; a second call does nothing."""
 
-    def __init__(self, answers: Answers, thought: Thought) -> None:
-        self.answers, self.thought, self.parts = answers, thought, answers.parts
+    def __init__(self, answers: Answers, thought: Thought, held: tuple[float, float] | None = None) -> None:
+        self.answers, self.thought, self.parts, self.held = answers, thought, answers.parts, held
         self.id, self.streams = f"gw-{secrets.token_hex(12)}", bool(thought.request.params.get("stream"))
         self.began, self._clock = time.time(), time.perf_counter()
         self.usage, self.counted_pieces, self.tool_calls = Usage(), 0, 0
@@ -288,6 +299,8 @@ class Run:
         )
         self.parts.meter.add(self.record)
         key = self.thought.request.key
+        if self.held is not None:
+            self.answers.limits.release(key, *self.held)
         if key:
             self.answers.limits.spent(key, self.record.prompt_tokens + self.record.generated_tokens, self.record.usd)
         history = self.answers.history.setdefault(key, [])

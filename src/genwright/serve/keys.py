@@ -3,7 +3,8 @@
     hash = scrypt(key, salt)     and beside it the first letters, by which the one row to try is found
 
 Limits count over windows that slide: requests in a minute, tokens in a day, dollars in thirty days. A request is let in by
-what was used so far, and what it used counts afterwards, however it ended.
+what was used so far and what those that run may still use; what it used itself counts afterwards, however it ended. So a key goes
+over its limit by one request at most, however many it sends at a time.
 """
 
 from __future__ import annotations
@@ -155,20 +156,32 @@ class Limits:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
         self._used: dict[str, tuple[Window, Window, Window]] = {}
+        self._held: dict[str, tuple[float, float]] = {}
 
-    def refuse(self, key: Key) -> tuple[str, float] | None:
-        """(what is used up, seconds until some of it is free), or None when the request may come in; it then counts."""
-        requests, tokens, usd = self._of(key.name)
-        now = self.clock()
-        for window, limit, what in (
-            (requests, key.requests_per_minute, "requests in a minute"),
-            (tokens, key.tokens_per_day, "tokens in a day"),
-            (usd, key.usd_per_month, "dollars in 30 days"),
+    def refuse(self, key: Key, tokens: float = 0, usd: float = 0.0) -> tuple[str, float] | None:
+        """(what is used up, seconds until some of it is free), or None when the request may come in: it then counts, and `tokens` and
+        `usd`, what it may use, are held for it until `release`.
+        """
+        windows, now = self._of(key.name), self.clock()
+        held = self._held.get(key.name, (0, 0.0))
+        for window, running, limit, what in (
+            (windows[0], 0, key.requests_per_minute, "requests in a minute"),
+            (windows[1], held[0], key.tokens_per_day, "tokens in a day"),
+            (windows[2], held[1], key.usd_per_month, "dollars in 30 days"),
         ):
             if limit is not None and window.used(now) >= limit:
                 return f"this key has used its {limit:g} {what}", window.free_in(now)
-        requests.add(now, 1)
+            if limit is not None and window.used(now) + running >= limit:
+                return f"what this key runs now may use up its {limit:g} {what}", 1.0
+        windows[0].add(now, 1)
+        self._held[key.name] = (held[0] + tokens, held[1] + usd)
         return None
+
+    def release(self, key: str, tokens: float, usd: float) -> None:
+        """What was held for a request that is over."""
+        held = self._held.pop(key, (0, 0.0))
+        if held[0] > tokens or held[1] > usd:
+            self._held[key] = (max(0, held[0] - tokens), max(0.0, held[1] - usd))
 
     def spent(self, key: str, tokens: int, usd: float, at: float | None = None) -> None:
         """What a request took."""
