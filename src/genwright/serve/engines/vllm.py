@@ -183,7 +183,7 @@ class Vllm(HttpEngine):
         return [
             *(settings.program or program_of(_must_be_found())), str(settings.model),
             "--uds", str(listens), "--served-model-name", self.model, "--max-model-len", str(settings.context),
-            "--enable-prefix-caching", "--enable-prompt-tokens-details", "--enable-per-request-metrics",
+            "--enable-prefix-caching", "--enable-prompt-tokens-details", "--enable-per-request-metrics", "--disable-uvicorn-access-log",
             "--generation-config", "vllm", *lora, *settings.options,
         ]  # fmt: skip
 
