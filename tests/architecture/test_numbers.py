@@ -122,6 +122,10 @@ def claims_of_explain(one: Result) -> list[str]:
         f"missed their sum by {100 * missed['median']:.1f} % in the median and {100 * missed['most']:.1f} % at most. Of {one['rows_compared']} training rows",
         f"came first in {own['gradient_cosine']} of {one['answers']}, by gradient and by embedding",
         f"An answer took {one['seconds_an_answer']:.0f} s",
+        *(
+            f"| {name} | {method['deletion_gain']:.2f} | {method['insertion_gain']:.2f} | {method['better_by_both']} of {one['answers']} |"
+            for name, method in one["methods"].items()
+        ),
     ]
 
 
