@@ -68,8 +68,13 @@ def test_forgetting_is_handed_on_behind_the_same_gate(
     assert list(parity) == merges and all(one["rows"] > 0 for one in parity.values()), done.told
     assert all(one["max_logit_difference"] < one["tolerance"] for one in parity.values())
     assert genwright_here(project, "gate", "--record").code == 0
-    held = genwright_here(project, "gate", "--json", "--latency", "100000")
-    assert held.code == 0 and set(merges) < {one["what"] for one in held.json["findings"]}, held.told
+    held, after = json.loads((project / "gate.json").read_text()), done.json["summaries"]["unlearn"]["after"]
+    assert list(held["handoffs"]) == merges and all(one["passed"] for one in held["handoffs"].values())
+    assert held["safety"] == {"recall of what was forgotten": pytest.approx(100 * after["forget"]["rouge_l"])}
+    kept = held["quality"]["retain after forgetting"]
+    assert len(set(kept["rows"])) == 2 and sum(kept["scores"]) == pytest.approx(
+        200 * after["kept"]["retain"]["rouge_l"]
+    )
     parity["merged after forgetting"]["max_logit_difference"] = 0.5
     found = recorded(project, {}, {"parity": parity})
     assert [found[name]["passed"] for name in merges] == [True, False]

@@ -116,8 +116,12 @@ def snapshot(spec: Any, base: Path, arguments: Namespace, terminal: Terminal, pr
         )  # fmt: skip
         handoffs["served"] = call("genwright.export.handoffs:served", session, frozen, asked.replies)
     seconds = seconds_per_token(session, frozen)
+    quality = test_scores(stages["evaluate"]) | suite_scores(spec, session, terminal)
+    if forgot:
+        quality |= kept_scores(spec, base, forgot.summary()["after"]["kept"])
+        rates["recall of what was forgotten"] = 100 * forgot.summary()["after"]["forget"]["rouge_l"]
     return {
-        "prompts": frozen, "quality": test_scores(stages["evaluate"]) | suite_scores(spec, session, terminal), "handoffs": handoffs,
+        "prompts": frozen, "quality": quality, "handoffs": handoffs,
         "seconds_per_token": seconds, "bytes": stages["integrate"].summary().get("bytes"), "safety": rates,
     }  # fmt: skip
 
@@ -148,6 +152,19 @@ def test_scores(evaluated: Any) -> dict[str, Any]:
     lower = not METRICS[summary["metric"]].higher_is_better
     named = [sha256_of_json([row.get("prompt"), row.get("reference")])[:12] for row in rows]
     return {"test rows": {"scores": [row["score"] for row in rows], "rows": named, "lower_is_better": lower}}
+
+
+def kept_scores(spec: Any, base: Path, kept: dict[str, Any]) -> dict[str, Any]:
+    """ROUGE-L of the sets that had to be kept, asked after the result forgot: its test rows were read before."""
+    files = [base / name for name in (spec.unlearn.retain, *spec.unlearn.also)]
+    named = {file.stem: call("genwright.improve.unlearning:facts", file) for file in files}
+    return {
+        f"{name} after forgetting": {
+            "scores": [100 * score for score in kept[name]["rows"]["rouge_l"]],
+            "rows": [sha256_of_json([fact.messages, fact.answer])[:12] for fact in facts], "lower_is_better": False,
+        }
+        for name, facts in named.items()
+    }  # fmt: skip
 
 
 def suite_scores(spec: Any, session: Any, terminal: Terminal) -> dict[str, Any]:
