@@ -30,8 +30,10 @@ url = "{url}"
 usd_per_million_prompt = 0.05
 usd_per_million_generated = 0.20
 """
-ASK = """'{"model": "auto", \
-  "messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 12, "temperature": 0%s}'"""
+ASK = (
+    """'{"model": "auto", "messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 12, """
+    """"temperature": 0%s}'"""
+)
 CHAT = "curl -s %s http://127.0.0.1:%d/v1/chat/completions -H 'Content-Type: application/json' -H \"Authorization: Bearer $KEY\" -d "
 OPENAI = """python - <<'EOF'
 import openai
@@ -98,7 +100,8 @@ def main() -> None:
                 "While the engine is down",
                 shell(CHAT % ("-D -", port) + ASK % "", project, key).replace(str(port), "8000"),
             )
-    text = "\n".join(f"**{title}**\n\n```console\n{text.strip()}\n```\n" for title, text in [*told, down])
+    told = [(title, shown.replace(url.rsplit(":", 1)[1], "9000")) for title, shown in [*told, down]]
+    text = "\n".join(f"**{title}**\n\n```console\n{text.strip()}\n```\n" for title, text in told)
     PAGE.write_text(PAGE.read_text().partition(MARK)[0] + MARK + "\n" + text)
 
 
