@@ -190,6 +190,11 @@ def test_formats_in_print(said: str, name: str) -> None:
     assert format_of(said) is FORMATS[name]
 
 
+@pytest.mark.parametrize(("said", "bits"), [("q4f16_1", 4.5), ("IQ4_XS", 4.4), ("IQ2_XXS", 2.4), ("q0f16", 16)])
+def test_a_format_with_two_widths_in_its_name_is_its_weights(said, bits):
+    assert format_of(said).bits == bits
+
+
 def test_bits_in_a_name_are_taken_at_their_word() -> None:
     assert format_of("EXL2 2.5 bpw").bits == 2.5 and kv_bits("bf16 + int8 KV cache") == 8 and kv_bits("bf16") == 16
 

@@ -298,3 +298,17 @@ def test_transformer_engine_takes_the_faster_attention_on_hopper() -> None:
     spent = lambda name, where: step_time(traced(own), place(where), replace(SETUP, framework=name)).parts["attention"]
     assert spent("megatron", "H100") < 0.85 * spent("accelerate", "H100")
     assert spent("megatron", "A100") == pytest.approx(spent("accelerate", "A100"))
+
+
+def test_a_token_goes_to_each_of_its_experts() -> None:
+    exchange = Collective("all-to-all", 1e9, 8, 10.0, "forward", False, "experts")
+    model = lambda chosen: {"model_type": "mixtral", "num_experts_per_tok": chosen}
+    eight = replace(SETUP, strategy="zero1", count=8, expert_degree=8)
+    sent = [
+        step_time(traced(PRODUCT, collectives=(exchange,)), A100, replace(eight, model=model(chosen))).parts[
+            "communication"
+        ]
+        for chosen in (1, 4, 16)
+    ]
+    assert sent[1] == pytest.approx(4 * sent[0], rel=0.01)
+    assert sent[2] == pytest.approx(8 * sent[0], rel=0.01)  # never more than there are devices

@@ -49,6 +49,8 @@ FORMATS = {
 """GGUF's bits are of whole files of 7-70B models (llama.cpp: examples/quantize); nf4's of blocks of 64 with float32 or
 doubly quantised scales (Dettmers 2023, arXiv 2305.14314)."""
 
+IQ_BITS = {"1": 1.75, "2": 2.4, "3": 3.3, "4": 4.4}
+"""Of a weight in llama.cpp's IQ1 to IQ4 (examples/quantize); MLC's q4f16 are 4 bits and a scale of 16 for each 32."""
 SAID: tuple[tuple[str, str], ...] = (
     (r"^(fp32|float32|32-bit)", "fp32"),
     (r"q8_0", "q8_0"),
@@ -85,6 +87,10 @@ def format_of(said: str) -> Format:
         return FORMATS[text]
     if match := re.search(r"(\d+(?:\.\d+)?)\s*bpw", text):
         return Format(text, float(match[1]), 6.0, "gptq", "fp16")
+    if match := re.search(r"\biq([1-4])_", text):
+        return Format(text, IQ_BITS[match[1]], 5.5, "k", "fp16")
+    if match := re.search(r"\bq([348])f(?:16|32)", text):
+        return Format(text, float(match[1]) + 0.5, 16, "4", "fp16")
     for pattern, name in SAID:
         if re.search(pattern, text):
             return FORMATS[name]

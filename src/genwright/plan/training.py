@@ -27,10 +27,10 @@ from genwright.plan.published.profile import Profile
 from genwright.plan.traced.compose import compose
 from genwright.plan.traced.pieces import Pieces
 from genwright.plan.traced.record import Allocation, Trace
-from genwright.plan.traced.setup import TRAINS_BASE, Setup
-from genwright.plan.traced.standing import REFERENCED
+from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.standing import has_reference
 
-MADE_BY = 20
+MADE_BY = 21
 """Of what a trace holds: raised when its making changes, so that older files are not read."""
 WORKSPACE = {"hopper": 32 * 2**20, "blackwell": 32 * 2**20, "cdna": 76 * 2**20}
 """cuBLAS's and hipBLASLt's, for each handle and stream: forward's thread and backward's."""
@@ -241,7 +241,7 @@ def _notes(setup: Setup, memory: Memory) -> tuple[str, ...]:
         found.append("compile: norms and the loss are taken as fused, the rest as it is written; the range is wider")
     if setup.optimizer == "adamw-paged-8bit":
         found.append("paged state is in memory that the device shares with the host: not in active or reserved")
-    if setup.objective in REFERENCED and setup.adapter in TRAINS_BASE:
+    if has_reference(setup):
         found.append("the reference model is counted: a second copy of the weights in the compute type")
     found += _notes_of_adapter(setup)
     if memory.retries:

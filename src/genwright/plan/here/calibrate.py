@@ -30,6 +30,7 @@ from genwright.engine.recipe import Recipe
 from genwright.engine.step import train_step
 from genwright.models.load import build_model
 from genwright.parallel.norm import global_norm
+from genwright.plan.here.kernels import Here, kernels_of
 from genwright.plan.here.trace import Trace
 from genwright.plan.here.tracker import TensorSpec, Tracker
 from genwright.plan.priced.roofline import Rates
@@ -66,6 +67,7 @@ def calibrate(
     if missing:
         say(f"measuring {len(missing)} operations on this machine, once")
         measured = {signature: _seconds_alone(*call) for signature, call in missing.items()}
+        Here.compiled += sum(map(kernels_of(machine(), folder).compiles, missing))
         since = _known(path)  # another process may have added to the file meanwhile
         since = since if since and since.flops_per_second == rates.flops_per_second else rates
         new = {signature: seconds for signature, seconds in measured.items() if seconds is not None}

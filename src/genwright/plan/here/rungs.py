@@ -1,7 +1,8 @@
 """The plan of one rung of the ladder on this machine: the five peaks that kill runs, the disk, the time and the bill.
 
-Memory of the process = what it holds before a model is loaded (measured now) + live bytes from the trace, with a range
-for what the allocator keeps besides. Time = the traced operations, each at its own measured speed on this machine.
+Memory of the process = what it holds before a model is loaded (measured now) + code that is compiled for each shape + live bytes
+from the trace, with a range for what the allocator keeps besides. Time = the traced operations, each at its own measured speed
+on this machine, and the compiling.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from genwright.data.layouts import Feed
-from genwright.data.order import rows_of_step
-from genwright.data.pack import pack
 from genwright.engine.loop import microbatches_of_step
 from genwright.engine.recipe import Recipe
 from genwright.models.families import Head
@@ -29,8 +28,11 @@ from genwright.parallel.mesh import SINGLE, Placement, fake_ranks
 from genwright.plan.cadence import DEFAULT_MTBF_SECONDS, DISK_BYTES_PER_SECOND, cadence, in_words
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.here.calibrate import calibrate
+from genwright.plan.here.calibrate import machine as this_machine
+from genwright.plan.here.kernels import KEPT, Kernels, kernels_of, process_bytes
 from genwright.plan.here.layers import by_layers, layers_are_alike, told_by_few
 from genwright.plan.here.repeated import by_few
+from genwright.plan.here.shapes import Layout, layouts_of_step, of_answers, of_training
 from genwright.plan.here.steps import Steps
 from genwright.plan.here.trace import (
     GenerationTrace,
@@ -40,7 +42,6 @@ from genwright.plan.here.trace import (
     trace_merge,
     trace_reading,
 )
-from genwright.plan.here.verify import resident_bytes
 from genwright.plan.priced.roofline import price
 from genwright.precision.policy import resolve
 
@@ -48,9 +49,12 @@ GENERATION_ROWS = 16
 """Rows of one batch of generation, as `models.generate` takes them."""
 MEMORY_BELOW, MEMORY_ABOVE = 0.10, 0.15
 """The allocator's slack, and threads' scratch: how far the process may be from baseline + live bytes."""
-LIBRARIES = 160 * 2**20
-"""What thread pools, kernels' scratch, compiled products and the allocator's leftovers take once real work starts: 30 to
-300 MiB seen on this project's examples, more for more shapes, hardly more for larger models."""
+SLACK = 32 * 2**20
+"""What a process holds more or less than the plan's own after the same imports."""
+HOLES = 0.35
+"""Of what comes and goes in a step, what the heap holds besides: rows of other lengths leave holes that the next ones do not
+fill. 0.2, 0.3 and 0.9 were seen on three of this project's examples."""
+STANDING = ("weights", "gradients", "optimizer")
 FILE_HEADERS = 0.02
 """Names and shapes in safetensors files, beside the tensors."""
 TIME_BELOW, TIME_ABOVE = 0.20, 0.35
@@ -86,6 +90,21 @@ class Machine:
     mtbf_seconds: float = DEFAULT_MTBF_SECONDS
     """Between interruptions."""
 
+    def kernels(self) -> Kernels:
+        """What its libraries keep."""
+        return kernels_of(this_machine(), self.calibrations)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What judging a rung takes."""
+
+    seconds: Range
+    peak: int
+    """Live bytes at the longest prompt and the longest answer."""
+    compiled: float
+    """Kernels."""
+
 
 Say = Callable[[str], Any]
 
@@ -97,8 +116,10 @@ def plan_prompting(
     dtype = resolve(precision).compute
     with FakeTensorMode():
         alike = layers_are_alike(build_model(config, dtype))
-    seconds, peak = _generation(config, dtype, asking, machine, writes_to_the_limit=True, alike=alike, say=say)
-    memory = _process(resident_bytes(), max(peak, loading_bytes(config, dtype, weights_bytes)))
+    judged = _generation(config, dtype, asking, machine, writes_to_the_limit=True, alike=alike, say=say)
+    live, kernels = max(judged.peak, loading_bytes(config, dtype, weights_bytes)), machine.kernels()
+    memory = _process(process_bytes(kernels), live, kernels, judged.compiled)
+    seconds = judged.seconds
     quantities = {"evaluate_peak_bytes": memory, "host_bytes": memory, "evaluate_seconds": seconds, "seconds": seconds}
     return _with_bill(quantities, {}, machine, ())
 
@@ -111,7 +132,8 @@ def plan_training(
 
     Laid over several ranks, the first rank's step is traced; on a CPU all of them share this machine's memory and cores.
     """
-    longest, typical = steps_to_trace(recipe, feed)
+    layouts = [layouts_of_step(recipe, feed, step) for step in range(recipe.steps)]
+    longest, typical = steps_of(layouts)
     alike = place.ranks == 1 and told_by_few(recipe, config)
 
     def traced(one: Any, more: Sequence[int]) -> tuple[Trace, Trace, dict[str, int]]:
@@ -121,24 +143,31 @@ def plan_training(
 
     with fake_ranks(place.ranks) if place.ranks > 1 else nullcontext():
         widest, usual, sizes = by_few(config, alike, traced)
-    baseline = resident_bytes()  # with every library and module that the run will load
+    kernels = machine.kernels()
+    baseline = process_bytes(kernels)  # with every library and module that the run will load
     dtype = resolve(recipe.precision).compute
-    judged, judged_peak = _generation(
+    judged = _generation(
         config, dtype, asking, machine, writes_to_the_limit=False, alike=alike, wrap=_wrap_for_answering(recipe), say=say
     )  # fmt: skip
     usual_seconds = price(usual.events, calibrate([usual], machine.calibrations, say=say))
     step_seconds = around(usual_seconds, TIME_BELOW, TIME_ABOVE)
-    trained = step_seconds * recipe.steps
+    compiled = of_training(layouts, longest, kernels.shapes(widest.events))
+    trained = step_seconds * recipe.steps + _compiling(kernels, compiled)
     snapshot = sizes["trained"] + sizes["state"]  # the copy that is written while training goes on, kept for the next
+    holes = HOLES * sum(size for part, size in widest.peak.parts.items() if part not in STANDING)
     peaks = {
-        "train_peak_bytes": max(widest.peak.total + snapshot, weights_bytes + sizes["weights"]),
+        "train_peak_bytes": max(widest.peak.total + holes + snapshot, weights_bytes + sizes["weights"]),
         "save_peak_bytes": sizes["state"] + sizes["weights"] + snapshot,
         "resume_peak_bytes": sizes["state"] + sizes["weights"] + sizes["largest"],
         "merge_peak_bytes": _merging(recipe, config, alike) + weights_bytes,
-        "evaluate_peak_bytes": max(judged_peak, loading_bytes(config, dtype, weights_bytes)),
+        "evaluate_peak_bytes": max(judged.peak, loading_bytes(config, dtype, weights_bytes)),
     }
     processes = {"train_peak_bytes": place.ranks, "save_peak_bytes": place.ranks, "resume_peak_bytes": place.ranks}
-    memory = {name: _process(baseline, value) * processes.get(name, 1) for name, value in peaks.items()}
+    later = {"evaluate_peak_bytes": judged.compiled, "merge_peak_bytes": judged.compiled}
+    memory = {
+        name: _process(baseline, value, kernels, compiled + later.get(name, 0.0)) * processes.get(name, 1)
+        for name, value in peaks.items()
+    }
     quantities = {
         **memory,
         "host_bytes": max(memory.values(), key=lambda peak: peak.value),
@@ -146,11 +175,13 @@ def plan_training(
         "flops_per_step": around(usual.flops, 0.0, 0.0),
         "step_seconds": step_seconds,
         "train_seconds": trained,
-        "evaluate_seconds": judged,
-        "seconds": trained + judged,
+        "evaluate_seconds": judged.seconds,
+        "seconds": trained + judged.seconds,
     }
     breakdown = {
-        "process": float(baseline),
+        "process": baseline,
+        "compiled kernels": kernels.held(compiled),
+        "holes in the heap": holes,
         **{part: float(size) for part, size in widest.peak.parts.items() if size},
     }
     notes = (
@@ -176,18 +207,14 @@ def loading_bytes(config: Any, dtype: torch.dtype, weights_bytes: int) -> int:
 
 def steps_to_trace(recipe: Recipe, feed: Feed) -> tuple[int, int]:
     """(the step with the largest microbatch, the step of median size), by their tokens; nothing is collated for it."""
-    largest, totals = [], []
-    for step in range(recipe.steps):
-        rows = rows_of_step(step, num_rows=len(feed), rows_per_step=recipe.batch_size, seed=recipe.seed)
-        lengths = [feed.encoded[row].num_tokens for row in rows]
-        bins = pack(lengths, recipe.pack_tokens)
-        if recipe.packing:
-            largest.append(max(sum(lengths[index] for index in members) for members in bins))
-        else:
-            largest.append(max(lengths) * len(lengths))
-        totals.append(sum(lengths))
-    median = statistics.median_low(totals)
-    return max(range(recipe.steps), key=largest.__getitem__), totals.index(median)
+    return steps_of([layouts_of_step(recipe, feed, step) for step in range(recipe.steps)])
+
+
+def steps_of(layouts: Sequence[Sequence[Layout]]) -> tuple[int, int]:
+    """The same of the layouts of all steps."""
+    largest = [max(one.tokens for one in step) for step in layouts]
+    totals = [sum(one.tokens for one in step) for step in layouts]
+    return max(range(len(layouts)), key=largest.__getitem__), totals.index(statistics.median_low(totals))
 
 
 def _batches(recipe: Recipe, feed: Feed, step: int, ranks: int = 1) -> Any:
@@ -201,8 +228,8 @@ def _wrap_for_answering(recipe: Recipe) -> Callable[[Any], Any]:
 def _generation(
     config: Any, dtype: torch.dtype, asking: Asking, machine: Machine, *, writes_to_the_limit: bool, alike: bool, say: Say,
     wrap: Callable[[Any], Any] = lambda model: model,
-) -> tuple[Range, int]:  # fmt: skip
-    """(seconds of answering everything, peak of live bytes at the longest prompt and the longest answer)."""
+) -> Answers:  # fmt: skip
+    """Of answering everything."""
     if asking.reading is not None:
         return _reading(config, dtype, asking.reading, machine, alike=alike, wrap=wrap, say=say)
     rows = min(GENERATION_ROWS, len(asking.prompts))
@@ -220,12 +247,18 @@ def _generation(
     rates = calibrate([usual.prefill.tracker], machine.calibrations, say=say)
     prefill, decode = price(usual.prefill.events, rates), price(usual.decode.events, rates)
     batches = math.ceil(len(asking.prompts) / rows)
+    kernels = machine.kernels()
+    counts = 1 if writes_to_the_limit else min(rows, len(set(asking.answers)))
+    compiled = of_answers(
+        asking.prompts, rows, counts, expected * batches, kernels.shapes(usual.prefill.events), kernels.shapes(usual.decode.events)
+    )  # fmt: skip
     value = batches * (prefill + decode * expected)
     low, high = (
         batches * (prefill + decode * min(written, expected)),
         batches * (prefill + decode * asking.max_new_tokens),
     )
-    return Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE)), peak
+    seconds = Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE))
+    return Answers(seconds + _compiling(kernels, compiled), peak, compiled)
 
 
 def _reading(
@@ -237,8 +270,8 @@ def _reading(
     alike: bool,
     wrap: Callable[[Any], Any],
     say: Say,
-) -> tuple[Range, int]:
-    """(seconds of reading every row alone, peak at the longest row)."""
+) -> Answers:
+    """Of reading every row alone."""
     sizes = [row.num_tokens for row in reading.feed.encoded]
     batch_of = lambda number: reading.feed.batches([number], seed=0, step=0, packing=True, capacity=1 << 60)
     longest = max(range(len(sizes)), key=sizes.__getitem__)
@@ -251,7 +284,14 @@ def _reading(
 
     usual = read(median)
     each = price(usual.events, calibrate([usual], machine.calibrations, say=say))
-    return around(each * len(sizes), TIME_BELOW, TIME_ABOVE), read(longest).peak.total
+    kernels = machine.kernels()
+    compiled = float(len(kernels.shapes(usual.events)) * len(set(sizes)))
+    seconds = around(each * len(sizes), TIME_BELOW, TIME_ABOVE) + _compiling(kernels, compiled)
+    return Answers(seconds, read(longest).peak.total, compiled)
+
+
+def _compiling(kernels: Kernels, number: float) -> Range:
+    return around(number * kernels.seconds_each, TIME_BELOW, TIME_ABOVE)
 
 
 def _disk(sizes: dict[str, int]) -> Range:
@@ -260,8 +300,10 @@ def _disk(sizes: dict[str, int]) -> Range:
     return Range(2 * checkpoint + result, checkpoint + result, 3 * checkpoint + result) * (1 + FILE_HEADERS)
 
 
-def _process(baseline: int, live: float) -> Range:
-    return Range(baseline + LIBRARIES, baseline, baseline + 2 * LIBRARIES) + around(live, MEMORY_BELOW, MEMORY_ABOVE)
+def _process(baseline: float, live: float, kernels: Kernels, compiled: float) -> Range:
+    """What it holds before a model is there, with the kernels: none of them to as many as are kept; and what is live."""
+    held = Range(baseline + kernels.held(compiled), baseline - SLACK, baseline + kernels.held(KEPT) + SLACK)
+    return held + around(live, MEMORY_BELOW, MEMORY_ABOVE)
 
 
 def _with_bill(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import Placed
 from genwright.catalogue.devices import Device
+from genwright.plan.architectures import config_of
 from genwright.plan.priced.as_run import BETWEEN, as_run
 from genwright.plan.priced.collectives import CROWDING, Fabric, bubble, exposed, fabric_of, message_seconds
 from genwright.plan.priced.speeds import Speeds, speeds_of
@@ -269,12 +270,15 @@ def _messages(trace: Trace, fabric: Fabric, setup: Setup, lanes: dict[str, float
     inner = setup.tensor_degree * setup.context_degree
     strides |= {"shards": inner, "replicas": inner * max(1, setup.shards), "pipeline": inner * setup.data_degree}
     hidden: dict[str, list[float]] = defaultdict(list)
+    chosen = _chosen(setup) if setup.expert_degree > 1 else 1
     shown = 0.0
     for one in trace.collectives:
         if one.axis == "pipeline":  # each of a tensor-parallel group sends its part: Megatron's scatter and gather
             one = one._replace(bytes=one.bytes / setup.tensor_degree)
         if setup.framework in GATHERED_ONCE and setup.pipeline_degree > 1 and one.axis == "shards":
             one = one._replace(count=min(one.count, max(1.0, one.count / setup.accumulate)))
+        if one.axis == "experts":
+            one = one._replace(bytes=one.bytes * min(chosen, one.group))
         seconds = message_seconds(one, fabric, stride=strides.get(one.axis, 1))
         if setup.framework in OWNED and one.phase == "optimizer":
             seconds += one.group * one.group * OWNED_HOP
@@ -287,6 +291,12 @@ def _messages(trace: Trace, fabric: Fabric, setup: Setup, lanes: dict[str, float
         waiting = exposed(beside, several, units=max(1.0, trace.layers / setup.pipeline_degree))
         shown += waiting + (CROWDING - 1) * min(sum(several), beside)
     return shown
+
+
+def _chosen(setup: Setup) -> int:
+    """Experts of a token: a copy of it goes to each of their devices."""
+    config = config_of(setup.model)
+    return int((config.get("text_config") or config).get("num_experts_per_tok") or 1)
 
 
 def _offload(trace: Trace, device: Device, setup: Setup) -> float:

@@ -128,6 +128,8 @@ def precision(row: Mapping[str, str]) -> str:
     """As stated, or where the words for the strategy say it ("DDP fp16"); else empty."""
     said = (row.get("precision") or "").casefold()
     words = said or f"{row.get('parallel') or ''} {row.get('strategy_norm') or ''}".casefold()
+    if not words.strip() or not any(re.search(pattern, words) for _, pattern in KINDS):
+        words = next(iter(re.findall(BF16_OPTIMIZER, (row.get("notes") or "").casefold())), words)
     kind = next((name for name, pattern in KINDS if re.search(pattern, words)), "")
     if not kind and re.search(EIGHT_BITS, words):
         return "bf16"
@@ -137,6 +139,8 @@ def precision(row: Mapping[str, str]) -> str:
     return f"{kind}-true" if pure else kind
 
 
+BF16_OPTIMIZER = r"bf16.?optimizer"
+"""DeepSpeed's, where only a note says that a run had it."""
 EIGHT_BITS = r"\b(mx)?fp8|float8|e4m3"
 
 

@@ -77,7 +77,8 @@ PUBLISHED_LENGTH = r"seq_len as published: (\d+)|block_size[= ]\d+ \(likely trun
 """What a note says of it; a number that its source cut off is taken as its editor completes it."""
 UNSTATED_TOKENS = 16384
 """Of a microbatch where only the whole batch is stated: what a device takes at once in most published runs."""
-MICRO_BATCH_DEFAULT = {"transformers": 8, "trl": 8, "nanogpt": 12, "torchtune": 2, "torchtitan": 8}
+MICRO_BATCH_DEFAULT = {"transformers": 8, "trl": 8, "nanogpt": 12, "torchtune": 2, "torchtitan": 8, "maxtext": 12}
+"""Rows of a framework's own configuration, as far as they are of a usual size: nobody gave 12 rows of 8,192 to one device."""
 LONGEST_FIRST = "lit-gpt"
 """LitGPT by its first name: finetune/*.py gave the longest row to iteration 0 (`longest_seq_ix if iter_num == 0`)."""
 WHOLE_DEFAULT = {"litgpt": 512, "nanogpt": 480}
@@ -259,7 +260,8 @@ def _tokens(row: Mapping[str, str], said: str, framework: str, context: int, not
 def _unstated_rows(whole: int, times: int, data: int, tokens: int, framework: str, named: bool) -> int:
     """A microbatch: what the batch leaves a device where that is of a usual size, else its largest divisor that is."""
     if not whole:
-        return MICRO_BATCH_DEFAULT.get(framework, 1) if named else 1
+        usual = MICRO_BATCH_DEFAULT.get(framework, 1) if named else 1
+        return min(usual, max(1, UNSTATED_TOKENS // tokens))
     share = max(1, whole // (data * max(1, times)))
     if times or share * tokens <= UNSTATED_TOKENS:
         return share

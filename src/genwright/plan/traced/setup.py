@@ -29,7 +29,7 @@ ELSEWHERE = ("llama-adapter", "llama-adapter-v2")
 """Adapters that other frameworks have."""
 ALSO = ("ipo", "simpo")
 """Objectives that other frameworks have: pairs, as dpo's and orpo's."""
-PAIRED = ("dpo", "ipo", "orpo", "simpo", "kto", "reward-model")
+PAIRED = ("dpo", "ipo", "orpo", "simpo", "kto", "reward-model", "contrastive")
 """Objectives whose rows are two."""
 TRAINS_BASE = ("full", "last-layers", "head", "qat")
 """Adapters that train weights of the base itself."""

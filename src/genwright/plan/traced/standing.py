@@ -27,9 +27,17 @@ BLOCK_OF_8_BITS = 256
 """Elements that share a float32 scale there."""
 REFERENCED = ("dpo", "ipo", "kto", "grpo", "ppo")
 """Objectives that compare with the model as it was."""
+ASKED_BEFORE = ("dpo", "kto")
+"""Of them, those whose reference our engine asks once, before training: the model itself, so no second one stands beside it."""
 SPLIT_STATE = ("zero1", "zero2", "zero3", "hybrid")
 SPLIT_GRADIENTS = ("zero2", "zero3", "hybrid")
 SPLIT_WEIGHTS = ("zero3", "hybrid")
+
+
+def has_reference(setup: Setup) -> bool:
+    """Whether a second copy of the model stands beside the one that is trained: where no adapter can be taken off it."""
+    asked_before = setup.framework == "genwright" and setup.objective in ASKED_BEFORE
+    return setup.objective in REFERENCED and setup.adapter in TRAINS_BASE and not asked_before
 
 
 def compute_bytes(precision: str) -> int:
@@ -113,7 +121,7 @@ class Standing:
 
         Its pass runs before the policy's and keeps its log probabilities alone, so it adds no activations to the peak.
         """
-        if self.setup.objective not in REFERENCED or self.setup.adapter not in TRAINS_BASE:
+        if not has_reference(self.setup):
             return
         for placed in self.weights:
             numel = placed.weight.numel / (self.shards if self.split_weights else 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -27,9 +27,10 @@ from genwright.models.families import family_of
 from genwright.models.load import build_model, config_from
 from genwright.models.surgery import layers_of
 from genwright.plan.published.profile import Profile
-from genwright.plan.traced.adapters import experts_of, hidden_of, is_wrapped
+from genwright.plan.traced.adapters import experts_of, is_wrapped
 from genwright.plan.traced.attention import attention_name
 from genwright.plan.traced.depth import depths, shrunk
+from genwright.plan.traced.heads import head_of, loss_at, read, train_heads_, value_at
 from genwright.plan.traced.losses import loss_of
 from genwright.plan.traced.pieces import Pieces, Segment, Weight
 from genwright.plan.traced.recorder import Cuts, Recorder
@@ -67,7 +68,7 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
         for layer in itertools.chain(*lists):
             _recompute_(layer, setup.recompute, recorder)
         cuts = Cuts(recorder, lists)
-        batch = _batch(small, setup)
+        batch = _batch(small, setup, profile)
         with recorder:
             _microbatch(model, batch, setup, profile, recorder)
         cuts.remove()
@@ -184,6 +185,7 @@ def _model(config: Any, setup: Setup, profile: Profile) -> Any:
         adapt_(model, setup, profile, dtype, masters)
     elif profile.fused_qkv:
         adapt_(model, setup, profile, dtype, masters)
+    train_heads_(model)
     return model.train()
 
 
@@ -205,7 +207,7 @@ def _built(config: Any, dtype: torch.dtype, setup: Setup) -> Any:
         names = names[1:]
     for name in names:
         try:
-            return build_model(config, dtype, name)
+            return build_model(config, dtype, name, head_of(setup.objective))
         except (ValueError, KeyError, ImportError):
             if name == names[-1]:
                 raise
@@ -303,13 +305,15 @@ def _keeping_products() -> Any:
     return create_selective_checkpoint_contexts(policy)
 
 
-def _batch(config: Any, setup: Setup) -> dict[str, Tensor]:
+def _batch(config: Any, setup: Setup, profile: Profile) -> dict[str, Tensor]:
     pairs = 2 if setup.objective in PAIRED else 1
     shape = (setup.micro_batch * pairs, max(2, setup.seq_len // setup.context_degree))
     ids = torch.zeros(shape, dtype=torch.long)
     batch = {"input_ids": ids, "labels": torch.zeros(shape, dtype=torch.long)}
     if family_of(config) == "encoder-decoder":
         batch["decoder_input_ids"] = ids
+    elif profile.own_forward and setup.packing and family_of(config) == "decoder":
+        batch["position_ids"] = ids  # laid end to end, each token has a position of its own
     return batch
 
 
@@ -317,11 +321,10 @@ def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Pro
     """Forward, loss, backward."""
     with _autocast(model, setup, profile):
         with _saved_elsewhere(setup.offload_activations):
-            hidden = _hidden(model, batch)
+            read_of_it = _read(model, batch, setup)
         recorder.cut("loss", -1, 0)
-        cut = lambda: recorder.cut("loss", -1, 0)
-        loss, logits = loss_of(model, hidden, batch["labels"], profile, setup.compile, cut)
-        del hidden
+        loss, logits = _loss(model, read_of_it, batch, setup, profile, lambda: recorder.cut("loss", -1, 0))
+        del read_of_it
         held = logits if profile.holds_logits else None
         for tensor in held if isinstance(held, list) else [held]:
             recorder.hold(tensor)
@@ -334,9 +337,24 @@ def _microbatch(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Pro
 def _evaluate(model: Any, batch: dict[str, Tensor], setup: Setup, profile: Profile, recorder: Recorder) -> None:
     """A microbatch without gradients, as `validate` takes it."""
     with _autocast(model, setup, profile):
-        hidden = _hidden(model, batch)
+        read_of_it = _read(model, batch, setup)
         recorder.cut("loss", -1, 0)
-        loss_of(model, hidden, batch["labels"], profile, setup.compile, lambda: None)
+        _loss(model, read_of_it, batch, setup, profile, lambda: None)
+
+
+def _read(model: Any, batch: dict[str, Tensor], setup: Setup) -> Tensor:
+    return read(model, head_of(setup.objective), {name: value for name, value in batch.items() if name != "labels"})
+
+
+def _loss(
+    model: Any, read_of_it: Tensor, batch: dict[str, Tensor], setup: Setup, profile: Profile, made: Callable[[], Any]
+) -> tuple[Tensor, Any]:
+    """Of the head that the objective names, and the logits where that is the language head's."""
+    head = head_of(setup.objective)
+    if head.kind not in ("language", "value"):
+        return loss_at(model, head, read_of_it, setup), None
+    loss, logits = loss_of(model, read_of_it, batch["labels"], profile, setup.compile, made)
+    return (loss + value_at(model, read_of_it) if head.kind == "value" else loss), logits
 
 
 @contextmanager
@@ -350,7 +368,3 @@ def _saved_elsewhere(active: bool) -> Iterator[None]:
     unpack = lambda kept: torch.empty(kept[0], dtype=kept[1]) if isinstance(kept, tuple) else kept
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield
-
-
-def _hidden(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    return hidden_of(model, {name: value for name, value in batch.items() if name != "labels"})
