@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from genwright.export import served_vllm
 from genwright.models.load import load_tokenizer
 from genwright.serve import gate
 from genwright.serve.contracts import Expert
+from genwright.serve.engines.vllm import VllmSettings
 
 ASKED = [[{"role": "user", "content": "the red house number 3"}], [{"role": "user", "content": "near the river " * 60}]]
 FORGETS: list[str] = []
@@ -49,16 +51,15 @@ class StandIn:
     def served(self, expert: Expert | None) -> str:
         return expert.name if expert is not None else "base"
 
-    async def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        if path == "/tokenize":
-            return {"tokens": encode_prompt(body["messages"], self.tokenizer), "max_model_len": self.settings.context}
-        assert (path, body["temperature"]) == ("/v1/completions", 0.0)
-        ids = torch.tensor([body["prompt"]])
+    async def greedy(
+        self, messages: list[dict[str, Any]], expert: Expert | None, most: int
+    ) -> tuple[list[int], list[int]]:
+        prompt = encode_prompt(messages, self.tokenizer)
+        ids, room = torch.tensor([prompt]), max(0, self.settings.context - len(prompt))
         with torch.no_grad():
-            for _ in range(body["max_tokens"]):
-                ids = torch.cat([ids, self.models[body["model"]](input_ids=ids).logits[:, -1:].argmax(-1)], 1)
-        assert ids.shape[1] <= self.settings.context
-        return {"choices": [{"token_ids": ids[0, len(body["prompt"]) :].tolist()}]}
+            for _ in range(min(most, room)):
+                ids = torch.cat([ids, self.models[self.served(expert)](input_ids=ids).logits[:, -1:].argmax(-1)], 1)
+        return prompt, ids[0, len(prompt) :].tolist()
 
 
 @pytest.fixture
@@ -96,3 +97,37 @@ def test_what_answers_as_the_trained_one_passes_once_and_what_does_not_is_refuse
     (made.folder(None) / "template.jinja").write_text("other")
     with pytest.raises(Corrupt, match="is not the file that passed"):
         made.prove([a])
+
+
+def test_an_expert_that_comes_while_vllm_serves_is_asked_there(made: gate.VllmGate, tmp_path: Path) -> None:
+    """By a live library: one that passes is seen, one that does not is refused, dropped by the engine, and told."""
+    from genwright.serve.live import Holders, LiveLibrary
+    from genwright.serve.pool import Pool
+
+    experts = {
+        name: Expert(name, adapter(tmp_path / "model", tmp_path / name, seed), "1") for seed, name in enumerate("ab", 1)
+    }
+    wanted, dropped = [experts["a"]], []
+    made.prove([])
+
+    class Source:
+        def experts(self) -> list[Expert]:
+            return wanted
+
+    class Engine(StandIn):
+        async def unload(self, name: str, version: str) -> None:
+            dropped.append(name)
+
+    async def run() -> LiveLibrary:
+        engine = Engine("base", VllmSettings(tmp_path / "model", tmp_path, context=64))
+        live = LiveLibrary(Source(), Pool([engine]), Holders(), prove=lambda one: made.proven(one, engine))
+        await live.refresh()
+        assert [one.name for one in live.experts()] == ["a"] and made.folder(experts["a"]).exists()
+        wanted.append(experts["b"])
+        FORGETS.append(str(experts["b"].path))
+        await live.refresh()
+        return live
+
+    live = asyncio.run(run())
+    assert [one.name for one in live.experts()] == ["a"] and dropped == ["b"]
+    assert "does not answer as the trained one did" in live.refused["b@1"]

@@ -28,16 +28,13 @@ from genwright.export.gguf import write_adapter, write_model
 from genwright.models.load import load_model, load_tokenizer, quiet
 from genwright.serve.contracts import Expert
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
-from genwright.serve.parity import RECORD, TEMPLATE, TOLERANCE, verdict
+from genwright.serve.parity import RECORD, TEMPLATE, TOKENS, TOLERANCE, verdict
 
 Message = dict[str, Any]
 
 PROMPTS = 8
 EXPERT_PROMPTS = 4
 """Of each expert beside others."""
-
-TOKENS = 32
-"""Generated for each prompt."""
 
 Served = list[tuple[list[int], list[int]]]
 """(tokens of the prompt, tokens of the greedy answer), one for each conversation."""

@@ -14,14 +14,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from genwright.base.errors import GenwrightError
 from genwright.data.templates import FALLBACK, adds_bos
 from genwright.export.served import (
     EXPERT_PROMPTS,
     PROMPTS,
-    TOKENS,
     Message,
     Served,
     prompts_of,
@@ -31,21 +30,9 @@ from genwright.export.served import (
 from genwright.models.load import load_tokenizer
 from genwright.serve.contracts import EngineDown, EngineRefused, Expert
 from genwright.serve.engines.vllm import Vllm, VllmSettings
-from genwright.serve.parity import TEMPLATE
+from genwright.serve.parity import TEMPLATE, TOKENS
 
 KIND = {"type": "bf16", "begin": ""}
-
-
-class Asked(Protocol):
-    """What is needed of a vLLM."""
-
-    async def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One call."""
-        ...
-
-    def served(self, expert: Expert | None) -> str:
-        """Its name of an expert, or of the base."""
-        ...
 
 
 def write_proofs(model: Path, parts: Sequence[dict[str, Any]], settings: dict[str, Any]) -> None:
@@ -82,28 +69,34 @@ async def _all_served(
             await engine.load_adapter(expert.name, expert.path, expert.version)
         await engine.start()
         try:
-            return [[await greedy(engine, one, expert) for one in some] for expert, some in zip(experts, prompts)]
+            return [
+                [await engine.greedy(one, expert, TOKENS) for one in some] for expert, some in zip(experts, prompts)
+            ]
         finally:
             await engine.stop()
 
 
-async def greedy(engine: Asked, messages: list[Message], expert: Expert | None) -> tuple[list[int], list[int]]:
-    """(tokens of the prompt, tokens of the greedy answer), as vLLM has them."""
-    name = engine.served(expert)
-    cut = await engine.ask("/tokenize", {"model": name, "messages": messages})
-    tokens = list(cut["tokens"])
-    if len(tokens) >= cut["max_model_len"]:
-        return tokens, []
-    most = min(TOKENS, cut["max_model_len"] - len(tokens))
-    body = {"model": name, "prompt": tokens, "max_tokens": most, "temperature": 0.0, "return_token_ids": True}
-    return tokens, list((await engine.ask("/v1/completions", body))["choices"][0]["token_ids"])
+def write_proof(model: Path, part: dict[str, Any], served: Served) -> None:
+    """The same for one expert, of tokens that a vLLM has said already: one that serves, and was given the expert while it did."""
+    recorded(
+        Path(part["out"]),
+        KIND,
+        trained_model(model),
+        load_tokenizer(model),
+        Path(part["adapter"]),
+        part["conversations"],
+        served,
+    )
 
 
 def main(words: list[str]) -> int:
-    """Reads {"model", "parts", "settings"}; prints {} or {"error"}."""
+    """Reads {"model", "parts", "settings"}, or {"model", "part", "served"}; prints {} or {"error"}."""
     told = json.loads(Path(words[0]).read_text(encoding="utf-8"))
     try:
-        write_proofs(Path(told["model"]), told["parts"], told["settings"])
+        if "served" in told:
+            write_proof(Path(told["model"]), told["part"], [(prompt, answer) for prompt, answer in told["served"]])
+        else:
+            write_proofs(Path(told["model"]), told["parts"], told["settings"])
     except (GenwrightError, EngineDown, EngineRefused) as error:
         print(json.dumps({"error": str(error)}))
         return getattr(error, "exit_code", 1)

@@ -24,9 +24,9 @@ from typing import Any
 from genwright.base.errors import GenwrightError
 from genwright.base.files import sync_folder
 from genwright.serve.contracts import EngineRefused, Expert
-from genwright.serve.engines.vllm import version_here
+from genwright.serve.engines.vllm import Vllm, version_here
 from genwright.serve.experts import CARD, FOLDER
-from genwright.serve.parity import RECORD, TEMPLATE, check_record
+from genwright.serve.parity import RECORD, TEMPLATE, TOKENS, check_record
 
 EXPORTER = "genwright.export.served"
 OF_VLLM = "genwright.export.served_vllm"
@@ -91,8 +91,7 @@ class Gate:
         ]
         kind = {"type": self.record["type"], "begin": self.record["begin"]}
         request = {"model": str(self.model), "gguf": str(self.gguf), "kind": kind, "experts": told}
-        (being / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        run_exporter(being / "request.json", "take the expert out: `genwright experts remove NAME`")
+        _run(being, request, "take the expert out: `genwright experts remove NAME`", EXPORTER)
 
 
 @dataclass(frozen=True)
@@ -122,11 +121,32 @@ class VllmGate:
             self.say("comparing what vLLM answers with what the trained model does (once; vLLM is started for it)")
             self._export(missing)
         for part in parts:
-            whose = f"The expert '{part.name}' (version {part.version})" if part is not None else ""
-            remedy = f"`genwright experts remove {part.name}`, or train it again" if part is not None else INSTEAD
-            check_record(self.folder(part), whose, remedy)
+            self._check(part)
         template = self.folder(None) / TEMPLATE
         return template if template.exists() else None
+
+    async def proven(self, expert: Expert, engine: Vllm) -> None:
+        """One that a vLLM which serves was given: asked there. Errors: EngineRefused for what does not pass, EngineDown."""
+        try:
+            if not (self.folder(expert) / RECORD).exists():
+                asked = _asked(expert) or [[{"role": "user", "content": "Hello"}]]
+                served = [await engine.greedy(messages, expert, TOKENS) for messages in asked]
+                await asyncio.to_thread(self._read, expert, asked, served)
+            self._check(expert)
+        except GenwrightError as error:
+            raise EngineRefused(str(error), 409) from None
+
+    def _check(self, part: Expert | None) -> None:
+        whose = f"The expert '{part.name}' (version {part.version})" if part is not None else ""
+        remedy = f"`genwright experts remove {part.name}`, or train it again" if part is not None else INSTEAD
+        check_record(self.folder(part), whose, remedy)
+
+    def _read(
+        self, expert: Expert, asked: list[list[dict[str, str]]], served: list[tuple[list[int], list[int]]]
+    ) -> None:
+        with being_proven(self.work / "vllm", [self.folder(expert)]) as being:
+            part = {"adapter": str(expert.path), "out": str(being / "0"), "conversations": asked}
+            _run(being, {"model": str(self.model), "part": part, "served": served}, INSTEAD, OF_VLLM)
 
     def _export(self, parts: Sequence[Expert | None]) -> None:
         with being_proven(self.work / "vllm", [self.folder(part) for part in parts]) as being:
@@ -137,9 +157,7 @@ class VllmGate:
                 }
                 for number, part in enumerate(parts)
             ]  # fmt: skip
-            request = {"model": str(self.model), "parts": told, "settings": self.settings}
-            (being / "request.json").write_text(json.dumps(request), encoding="utf-8")
-            run_exporter(being / "request.json", INSTEAD, OF_VLLM)
+            _run(being, {"model": str(self.model), "parts": told, "settings": self.settings}, INSTEAD, OF_VLLM)
 
     def _keep_only(self, names: set[str]) -> None:
         for folder in (self.work / "vllm").glob("*"):
@@ -162,6 +180,11 @@ def being_proven(root: Path, finals: Sequence[Path]) -> Iterator[Path]:
             shutil.rmtree(final, ignore_errors=True)
             Path(being, str(number)).rename(final)
     sync_folder(root)
+
+
+def _run(being: Path, request: dict[str, Any], do: str, program: str) -> None:
+    (being / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    run_exporter(being / "request.json", do, program)
 
 
 def run_exporter(request: Path, do: str, program: str = EXPORTER) -> None:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -167,7 +167,7 @@ def _library(spec: Any, base: Path, work: Path, kind: str, made: Made | None, sa
     source = _source(spec, base, kind, made)
     experts = source.experts() if source is not None else ()
     own = _own(spec, base, made, kind)
-    gate, template = None, None
+    gate, proof, template = None, None, None
     if kind == "vllm" and made is not None and not spec.serve.url:
         known = [one for one in (*experts, *([own] if own is not None else [])) if _fits_vllm(one.path)]
         proof = VllmGate(made.model, made.digest, made.conversations, work, _room(spec, made, experts), say)
@@ -178,10 +178,13 @@ def _library(spec: Any, base: Path, work: Path, kind: str, made: Made | None, sa
         gate.prove(experts)
         for expert in experts:
             gate.checked(expert)
-    pool = Pool(engines_of(spec, base, work, kind, made, experts, template))
+    engines = engines_of(spec, base, work, kind, made, experts, template)
+    prove = partial(proof.proven, engine=engines[0]) if proof is not None and isinstance(engines[0], Vllm) else None
+    pool = Pool(engines)
     own_name = spec.project.name if made is not None and made.adapter is not None else ""
     return LiveLibrary(
-        source, pool, Holders(), own, own_name=own_name, prepare=gate.prepared if gate is not None else None
+        source, pool, Holders(), own, own_name=own_name, prepare=gate.prepared if gate is not None else None,
+        prove=prove,
     )  # fmt: skip
 
 

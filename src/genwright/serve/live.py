@@ -67,16 +67,16 @@ class LiveLibrary:
     """A library as requests see it: what the engine has loaded.
 
     `own`: the project's adapter, which answers while the library on disk is empty; `own_name`: its name in the library. `prepare`
-    gives an expert as the engine takes it, or raises EngineRefused.
+    gives an expert as the engine takes it, or raises EngineRefused; `prove` looks at one that the engine has, and raises it too.
     """
 
     def __init__(
         self, source: Library | None, pool: Pool, holders: Holders, own: Expert | None = None, *, own_name: str = "",
-        prepare: Callable[[Expert], Awaitable[Expert]] | None = None,
+        prepare: Callable[[Expert], Awaitable[Expert]] | None = None, prove: Callable[[Expert], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self.source, self.pool, self.holders, self.own = source, pool, holders, own
         self.own_name = own_name or (own.name if own is not None else "")
-        self.prepare = prepare
+        self.prepare, self.prove = prepare, prove
         self.learn: Learner | None = None
         self.refused: dict[str, str] = {}
         """Served name -> why the engine does not take it."""
@@ -136,12 +136,23 @@ class LiveLibrary:
             leaving.cancel()
         try:
             await self.pool.load(await self.prepare(expert) if self.prepare is not None else expert)
+            await self._proven(expert)
         except (EngineRefused, GenwrightError) as error:
             self.refused[expert.served_name] = str(error)
             return before
         except EngineDown:
             return before
         return expert
+
+    async def _proven(self, expert: Expert) -> None:
+        if self.prove is None:
+            return
+        try:
+            await self.prove(expert)
+        except (EngineRefused, EngineDown):
+            with contextlib.suppress(EngineDown, EngineRefused):
+                await self.pool.unload(expert)
+            raise
 
     async def _leave(self, expert: Expert) -> None:
         await self.holders.free(expert.served_name)

@@ -14,6 +14,9 @@ RECORD = "parity.json"
 TEMPLATE = "template.jinja"
 """The conversation template that vLLM is given where the model has none of its own."""
 
+TOKENS = 32
+"""Generated for each prompt."""
+
 TOLERANCE = {"f32": 0.05, "bf16": 0.3, "f16": 0.05, "q8_0": 0.7}
 """Nats by which a served greedy token may be less likely, to the trained model, than the one it would have chosen."""
 

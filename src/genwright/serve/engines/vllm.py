@@ -257,6 +257,24 @@ class Vllm(HttpEngine):
             raise EngineRefused(f"vLLM does not take the expert {expert.name}: {why}", 409)
         return self._loaded[expert.served_name].name
 
+    async def greedy(
+        self, messages: Sequence[Mapping[str, Any]], expert: Expert | None, most: int
+    ) -> tuple[list[int], list[int]]:
+        """(tokens of the prompt, tokens of the greedy answer), for the parity gate. Errors: EngineDown, EngineRefused."""
+        name = self.served(expert)
+        cut = await self.ask("/tokenize", {"model": name, "messages": list(messages)})
+        tokens, room = list(cut["tokens"]), cut["max_model_len"] - len(cut["tokens"])
+        if room <= 0:
+            return tokens, []
+        body = {
+            "model": name,
+            "prompt": tokens,
+            "max_tokens": min(most, room),
+            "temperature": 0.0,
+            "return_token_ids": True,
+        }
+        return tokens, list((await self.ask("/v1/completions", body))["choices"][0]["token_ids"])
+
     def _body(self, kind: Kind, body: Mapping[str, Any], expert: Expert | None) -> dict[str, Any]:
         told = super()._body(kind, body, expert)
         told["model"] = self.served(expert)
