@@ -167,8 +167,8 @@ def test_what_is_trained_and_has_a_rank_is_what_the_adapters_say() -> None:
     assert not {*ELSEWHERE} & {*ADAPTERS}
 
 
-def test_a_reward_model_reads_pairs() -> None:
-    one, two = (traced(setup("ia3", objective=name)) for name in ("causal", "reward-model"))
+def test_pairs_are_two_rows() -> None:
+    one, two = (traced(setup("ia3", objective=name)) for name in ("causal", "orpo"))
     assert part(two, "logits and loss") == 2 * part(one, "logits and loss")
 
 

@@ -60,10 +60,13 @@ def test_the_cache_is_two_tensors_a_layer_of_the_key_heads():
 
 
 def test_a_reference_model_is_one_more_copy_and_none_beside_an_adapter():
-    parameters = trace_training(setup())[0].parameters
+    """Ours asks the reference of DPO once, before training; that of a policy's own answers must stay."""
+    parameters = trace_training(setup(objective="grpo"))[0].parameters
+    assert peak(setup(objective="grpo"), "reference model") == 4 * parameters
     assert peak(setup(objective="dpo"), "reference model") == 4 * parameters
-    assert peak(setup(objective="dpo", adapter="lora"), "reference model") == 0
-    split = setup(objective="dpo", strategy="zero3", count=4)
+    assert [peak(setup(objective=name, framework="genwright"), "reference model") for name in ("dpo", "kto")] == [0, 0]
+    assert peak(setup(objective="grpo", adapter="lora"), "reference model") == 0
+    split = setup(objective="grpo", strategy="zero3", count=4)
     assert peak(split, "reference model") == pytest.approx(parameters, rel=0.01)
 
 
