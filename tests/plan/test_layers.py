@@ -19,6 +19,7 @@ from genwright.engine.recipe import Recipe
 from genwright.models.load import build_model
 from genwright.objectives.language import Instruction
 from genwright.plan.here import rungs
+from genwright.plan.here.kernels import Kernels
 from genwright.plan.here.layers import SHALLOW, by_layers, layers_are_alike, told_by_few
 from genwright.plan.here.repeated import DEPTH, Repeated, by_few
 from genwright.plan.here.rungs import Asking, Machine, plan_prompting, plan_training
@@ -45,7 +46,8 @@ def t5() -> Any:
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every operation costs what its bytes and FLOPs say, so that two plans can be compared to the last digit."""
     monkeypatch.setattr(rungs, "calibrate", lambda *_, **__: Rates())
-    monkeypatch.setattr(rungs, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(rungs, "process_bytes", lambda kernels: 0.0)
+    monkeypatch.setattr(rungs, "kernels_of", lambda *_: Kernels())
 
 
 def alike(config: Any) -> bool:
