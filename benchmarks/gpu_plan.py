@@ -5,8 +5,10 @@
 Models have random weights of the catalogue's shapes, so nothing is downloaded. Each recipe runs in a process of its own, since
 a context and a caching allocator are never given back. Predicted: active, reserved and device bytes, step seconds from the
 data sheet and from a calibration made in the same session, joules. Measured: `max_memory_allocated`, `max_memory_reserved`,
-the driver's used bytes less what was used before, the median of the steps, the energy counter's difference. `--device cpu`
-runs two tiny recipes through the same code: it proves the script, and its figures mean nothing. Needs torch 2.11,
+the driver's used bytes less what was used before, the median of the steps, the energy counter's difference. Rows are written one
+by one, beside those of other recipes that benchmarks/results has: `--only` in several commands, the results copied there
+between them, makes one file. `--device cpu`
+runs every recipe with a tiny model through the same code: it proves the script, and its figures mean nothing. Needs torch 2.11,
 transformers 5.10 and peft; no web package is imported. Results: benchmarks/results/gpu_plan.json.
 """
 
@@ -42,10 +44,14 @@ RECIPES: list[dict[str, Any]] = [
     {"model": "llama-3.1-8b-instruct", "adapter": "lora", "row": 4096, "rows": 1, "recompute": "full"},
     {"model": "llama-3.1-8b-instruct", "adapter": "lora", "base": "int4", "row": 1024, "rows": 4, "recompute": "full"},
 ]
-SMOKE: list[dict[str, Any]] = [
-    {"model": "smollm2-135m-instruct", "adapter": "lora", "row": 64, "rows": 2, "layers": 2},
-    {"model": "smollm2-135m-instruct", "adapter": "full", "row": 64, "rows": 2, "layers": 2, "recompute": "full"},
-]
+TINY = {
+    "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 512},
+    "": {
+        "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
+        "head_dim": 16, "vocab_size": 512,
+    },
+}  # fmt: skip
+"""Sizes of a model of each kind that a CPU trains at once; "" is every kind not named."""
 
 
 CALIBRATE = """
@@ -58,11 +64,11 @@ measure("cuda", folder=Path({folder!r}), seconds={seconds})
 
 
 def values_of(asked: dict[str, Any]) -> dict[str, Any]:
-    """The model's config, with fewer layers where asked."""
+    """The model's config, with small sizes where asked."""
     from genwright.catalogue.models import config_dict, model
 
     values = config_dict(model(asked["model"]))
-    return values | ({"num_hidden_layers": asked["layers"]} if asked.get("layers") else {})
+    return values | (TINY.get(values["model_type"], TINY[""]) if asked.get("tiny") else {})
 
 
 def predicted(asked: dict[str, Any], device: str, calibrations: Path) -> dict[str, Any]:
@@ -94,8 +100,8 @@ def predicted(asked: dict[str, Any], device: str, calibrations: Path) -> dict[st
     }  # fmt: skip
 
 
-def measured(asked: dict[str, Any], device: str, steps: int) -> dict[str, Any]:
-    """What happens, in base units. The energy is of the steps alone."""
+def measured(asked: dict[str, Any], device: str, steps: int, before: float) -> dict[str, Any]:
+    """What happens, in base units; `before` is what the driver saw in use without us. The energy is of the steps alone."""
     import torch
 
     from genwright.catalogue.parts import ADAPTERS
@@ -107,7 +113,6 @@ def measured(asked: dict[str, Any], device: str, steps: int) -> dict[str, Any]:
     from genwright.parallel.mesh import Placement
     from gpu_train import random_model, step_of, timed
 
-    before = _used_bytes() if device == "cuda" else 0
     adapter = ADAPTERS[asked["adapter"]](**({"base": asked["base"]} if asked.get("base") else {}))
     recipe = Recipe(Causal(), adapter, "bf16", 8, asked["rows"], 1e-4, pack_tokens=asked["row"] * asked["rows"])
     values = values_of(asked)
@@ -117,6 +122,8 @@ def measured(asked: dict[str, Any], device: str, steps: int) -> dict[str, Any]:
         [Encoded(ids, [False] + [True] * (asked["row"] - 1), 0, str(row)) for row in range(asked["rows"])]
     )
     step = step_of(built, recipe, type(feed)(feed.encoded, feed.layout, feed.pad_id, device=device))
+    if device == "cuda":
+        torch.cuda.empty_cache()  # what only building took is not the training's
     step(), step()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -167,14 +174,16 @@ def _joules(device: str) -> float | None:
 def one(asked: dict[str, Any], device: str, steps: int, calibrations: Path) -> dict[str, Any]:
     """A recipe's row: asked, predicted, measured, errors as fractions."""
     row: dict[str, Any] = {"asked": asked}
+    before = _used_bytes() if device == "cuda" else 0.0  # before anything asks for a context
     for name, call in (
         ("predicted", lambda: predicted(asked, device, calibrations)),
-        ("measured", lambda: measured(asked, device, steps)),
+        ("measured", lambda: measured(asked, device, steps, before)),
     ):
         try:
             row[name] = call()
         except Exception as error:  # a recipe that fails is a row that says so
-            row[name], row["failed"] = {}, f"{name}: {type(error).__name__}: {str(error)[:300]}"
+            row[name] = {}
+            row["failed"] = [*row.get("failed", []), f"{name}: {type(error).__name__}: {str(error)[:300]}"]
     pairs = {
         name: (row["predicted"].get(name), row["measured"].get(name))
         for name in ("active_peak_bytes", "reserved_peak_bytes", "device_peak_bytes", "joules_per_second")
@@ -193,7 +202,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         name: {"median": statistics.median(values), "largest": max(values), "rows": len(values)}
         for name, values in errors.items()
     }
-    return table | {"failed": [row["failed"] for row in rows if "failed" in row]}
+    return table | {"failed": [why for row in rows for why in row.get("failed", [])]}
 
 
 def main() -> None:
@@ -211,20 +220,26 @@ def main() -> None:
     if chosen.one:
         print(json.dumps(one(json.loads(chosen.one), chosen.device, chosen.steps, Path(chosen.calibrations))))
         return
-    recipes = RECIPES if chosen.device == "cuda" else SMOKE
+    recipes = RECIPES if chosen.device == "cuda" else [one | {"tiny": True, "row": 64} for one in RECIPES]
     recipes = [recipes[int(number)] for number in chosen.only.split(",")] if chosen.only else recipes
+    rows = [row for row in _kept() if row["asked"] not in recipes] if chosen.device == "cuda" else []
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(_rows(recipes, chosen, folder))
+        for row in _rows(recipes, chosen, folder):
+            rows.append(row)
+            if chosen.device == "cuda":
+                _keep(rows)
+    print(json.dumps(summary(rows), indent=1))
+
+
+def _kept() -> list[dict[str, Any]]:
+    return list(json.loads(OUT.read_text())["rows"]) if OUT.exists() else []
+
+
+def _keep(rows: list[dict[str, Any]]) -> None:
     from machine import write_result
 
-    result = {
-        "device": _device_name() if chosen.device == "cuda" else "cpu",
-        "summary": summary(rows),
-        "rows": rows,
-    }
-    print(json.dumps(result["summary"], indent=1))
-    if chosen.device == "cuda":
-        write_result(Path(os.environ.get("OUT", OUT.parent)) / OUT.name, **result)
+    folder = Path(os.environ.get("OUT", OUT.parent))
+    write_result(folder / OUT.name, device=_device_name(), summary=summary(rows), rows=rows)
 
 
 def _rows(recipes: list[dict[str, Any]], chosen: argparse.Namespace, folder: str) -> Any:
@@ -251,7 +266,7 @@ def _rows(recipes: list[dict[str, Any]], chosen: argparse.Namespace, folder: str
         row = (
             json.loads(lines[-1])
             if lines and ran.returncode == 0
-            else {"asked": asked, "errors": {}, "failed": ran.stderr[-400:]}
+            else {"asked": asked, "errors": {}, "failed": [ran.stderr[-400:]]}
         )
         print(
             json.dumps(

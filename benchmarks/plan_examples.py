@@ -1,11 +1,13 @@
 """The plan against reality on every example: `genwright plan`, then `genwright apply`, in a short form of each.
 
-    python benchmarks/plan_examples.py [--only smallest,transfer] [--smoke] [--steps 12]
+    python benchmarks/plan_examples.py [--only smallest,transfer] [--smoke] [--steps 12] [--rows 24] [--page]
 
 Each example's folder is copied with the data and the model that stand in it (an example without them is left out and named), planned
-and applied by the real commands with `adapt.steps` cut down. For each rung stand, planned beside measured: the process's peak (bound
-10 %), the time (bound 15 %), and where it trains the live bytes of its step on fake tensors against the same tracker on real ones (bound:
-equal). A machine that does other work meanwhile makes times worse: the load is in the file. Results: benchmarks/results/plan_examples.json.
+and applied by the real commands with `adapt.steps` and `adapt.validation_rows` cut down. For each rung stand, planned beside
+measured: the process's peak (bound 10 %), the time (bound 15 %), and where it trains the live bytes of its step on fake tensors
+against the same tracker on real ones (bound: equal). A machine that does other work meanwhile makes times worse: the load is in the
+file. What was measured of an example replaces what stood of it in benchmarks/results/plan_examples.json, and docs/plan-time.md has
+the table (`--page` writes it alone).
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import commit, date, machine, versions
+from machine import write_result
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OUT = Path(__file__).parent / "results" / "plan_examples.json"
+PAGE = Path(__file__).parents[1] / "docs" / "plan-time.md"
+MARKS = ("<!-- examples -->\n", "<!-- end of examples -->\n")
 LEFT = shutil.ignore_patterns(".genwright", "report.html", "__pycache__")
 COMPARED = (
     "host_bytes",
@@ -105,13 +109,13 @@ def step_bytes(recipe: Any, config: Any, feed: Any) -> dict[str, int]:
     return {"planned": planned, "measured": tracker.peak.total}
 
 
-def run_project(name: str, folder: Path, steps: int) -> dict[str, Any]:
+def run_project(name: str, steps: int, rows: int) -> dict[str, Any]:
     """Planned beside measured for each rung of a copy of this project."""
     top = EXAMPLES / Path(name).parts[0]
     with tempfile.TemporaryDirectory(prefix="genwright-examples-") as scratch:
         shutil.copytree(top, Path(scratch) / top.name, ignore=LEFT)
         here = Path(scratch) / name
-        settings = [f"adapt.steps={steps}"]
+        settings = [f"adapt.steps={steps}", f"adapt.validation_rows={rows}"]
         words = [word for setting in settings for word in ("--set", setting)]
         plan = _genwright(here, "plan", *words)
         if "error" in plan or not plan.get("rungs"):
@@ -187,23 +191,58 @@ def summary(rows: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def table(rows: dict[str, Any]) -> str:
+    """The page's block: a rung a row, planned beside measured."""
+    lines = [
+        "| example, rung | process, planned · measured (MiB) | | seconds, planned · measured | | live bytes of a step |",
+        "|---|---|---|---|---|---|",
+    ]
+    for project, rungs in sorted(rows.items()):
+        if "left_out" not in rungs:
+            lines += [_line(f"{project}, {name}", rung) for name, rung in rungs.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, rung: dict[str, Any]) -> str:
+    live = rung["live_bytes"] or {}
+    equal = "" if "planned" not in live else "equal" if live["planned"] == live["measured"] else "not equal"
+    host, seconds = (rung["quantities"].get(one) for one in ("host_bytes", "seconds"))
+    cells = [_pair(host, 2**20, ".0f"), _pair(seconds, 1.0, ".1f")]
+    return f"| {name} | {' | '.join(cells)} | {equal} |"
+
+
+def _pair(one: dict[str, float] | None, unit: float, style: str) -> str:
+    if one is None:
+        return "– | "
+    return f"{one['planned'] / unit:{style}} · {one['measured'] / unit:{style}} | {100 * one['error']:+.0f} %"
+
+
+def write_page(rows: dict[str, Any]) -> None:
+    """Put the table between its marks."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
+    PAGE.write_text(before + MARKS[0] + table(rows) + MARKS[1] + rest.split(MARKS[1])[1], encoding="utf-8")
+
+
 def main() -> None:
     """Plan, apply, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="names of projects, smallest,from-scratch/causal,...")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rows", type=int, default=24, help="of validation; 0: all")
     parser.add_argument("--smoke", action="store_true", help="the smallest project, two steps; keeps nothing")
+    parser.add_argument("--page", action="store_true", help="write the page from what is kept, and measure nothing")
     chosen = parser.parse_args()
+    rows: dict[str, Any] = json.loads(OUT.read_text())["rows"] if OUT.exists() else {}
     wanted = ["smallest"] if chosen.smoke else [name for name in chosen.only.split(",") if name]
-    rows = {}
-    for name, folder in projects().items():
+    for name in [] if chosen.page else projects():
         if not wanted or name in wanted:
-            rows[name] = run_project(name, folder, 2 if chosen.smoke else chosen.steps)
+            rows[name] = run_project(name, 2 if chosen.smoke else chosen.steps, chosen.rows)
             print(json.dumps({name: rows[name]}), flush=True)
+            if not chosen.smoke:
+                write_result(OUT, steps=chosen.steps, validation_rows=chosen.rows, summary=summary(rows), rows=rows)
     print(json.dumps(summary(rows), indent=1))
-    if not chosen.smoke and not wanted:
-        kept = {"date": date(), "commit": commit(), "machine": machine(), "versions": versions(), "steps": chosen.steps}
-        OUT.write_text(json.dumps(kept | {"summary": summary(rows), "rows": rows}, indent=1) + "\n")
+    if not chosen.smoke:
+        write_page(rows)
 
 
 if __name__ == "__main__":
