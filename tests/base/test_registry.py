@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genwright.base.errors import UnknownName
-from genwright.base.registry import Registry, nearest, resolve
+from genwright.base.registry import MOST_NAMED, Registry, nearest, resolve, unknown_name
 
 NAMES = ["zero-shot", "few-shot", "lora", "full", "last-layers"]
 SHELF = Registry("shelf", {"ordered": "collections:OrderedDict", "ghost": "no.such.module:Thing"})
@@ -30,6 +30,12 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         SHELF["orderd"]
     assert caught.value.do == "did you mean 'ordered'?"
     assert caught.value.wanted == "one of ghost, ordered"
+
+
+def test_of_many_names_the_nearest_are_listed_each_once() -> None:
+    many = [f"device-{number}" for number in range(200)]
+    told = unknown_name("device", "device-7x", [*many, *many]).wanted
+    assert told.count("device-7,") == 1 and told.endswith(f"and {200 - MOST_NAMED} more")
 
 
 def test_a_name_like_nothing_gets_no_advice() -> None:

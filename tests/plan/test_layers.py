@@ -17,6 +17,7 @@ from genwright.data.layouts import plain_feed
 from genwright.data.templates import Encoded
 from genwright.engine.recipe import Recipe
 from genwright.models.load import build_model
+from genwright.objectives.classify import Classification
 from genwright.objectives.language import Instruction
 from genwright.plan.here import rungs
 from genwright.plan.here.kernels import Kernels
@@ -99,6 +100,11 @@ def test_training_by_layers_is_training(
     plan = lambda: plan_training(recipe, llama(), plain_feed(ROWS), ASKING, Machine(tmp_path), weights_bytes=0)
     short, whole = plans(monkeypatch, plan)
     assert short == pytest.approx(whole, rel=1e-9)
+
+
+def test_heads_made_anew_change_nothing_of_the_layers() -> None:
+    recipe = Recipe(Classification(), LoRA(rank=2), "fp32", 3, 4, 1e-3, labels=("no", "yes"))
+    assert told_by_few(recipe, llama())
 
 
 def test_equal_shapes_that_do_different_work_are_traced_whole() -> None:

@@ -52,6 +52,12 @@ def test_a_limit_takes_a_smaller_batch_and_an_impossible_one_none() -> None:
     assert none["chosen"] is None and any("no batch keeps the limits" in note for note in none["notes"])  # type: ignore[attr-defined]
 
 
+def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"reads at most 131072 tokens[\s\S]*set --input-tokens 130944"):
+        serving_sheet("llama-3.1-8b", "h100", {}, traffic="fixed", fixed=(131072, 128))
+    assert serving_sheet("llama-3.1-8b", "h100", {}, traffic="fixed", fixed=(130944, 128))["batch"] >= 1
+
+
 def test_what_does_not_fit_names_a_count_that_does() -> None:
     with pytest.raises(RecipeError, match=r"llama-3.1-70b does not fit 1 x H100[\s\S]*--count 2"):
         page(model="llama-3.1-70b")

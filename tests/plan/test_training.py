@@ -267,3 +267,8 @@ def test_what_transformers_refuses_in_a_config_is_named():
 def test_a_device_without_bfloat16_is_named():
     with pytest.raises(RecipeError, match="bfloat16"):
         estimate_training(setup(precision="bf16"), device("t4"))
+
+
+def test_a_config_that_derives_its_kinds_of_layers_is_planned_too():
+    mamba = {"model_type": "mamba", "vocab_size": 512, "hidden_size": 64, "state_size": 8, "num_hidden_layers": 4}
+    assert trace_training(setup(model=mamba))[0].parameters > 512 * 64

@@ -9,6 +9,9 @@ from typing import Any
 
 from genwright.base.errors import UnknownName
 
+MOST_NAMED = 40
+"""Names that a message lists; of more than these, the nearest."""
+
 
 def nearest(name: str, known: Iterator[str] | list[str]) -> str:
     """The known name closest to a misspelt one, or an empty string when none is close."""
@@ -18,10 +21,13 @@ def nearest(name: str, known: Iterator[str] | list[str]) -> str:
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UnknownName:
     """The one wording for a name nobody knows."""
-    close = nearest(name, known)
+    close, names = nearest(name, known), sorted(set(known))
+    told = (
+        names if len(names) <= MOST_NAMED else sorted(difflib.get_close_matches(name, names, n=MOST_NAMED, cutoff=0.0))
+    )
     return UnknownName(
         f"There is no {kind} '{name}'.",
-        wanted=f"one of {', '.join(sorted(known))}",
+        wanted=f"one of {', '.join(told)}" + (f" and {len(names) - len(told)} more" if len(told) < len(names) else ""),
         do=f"did you mean '{close}'?" if close else "",
     )
 

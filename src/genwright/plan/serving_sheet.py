@@ -11,7 +11,7 @@ from genwright.base.errors import RecipeError
 from genwright.catalogue.architectures import architecture
 from genwright.catalogue.device_names import place
 from genwright.catalogue.profiles import profile
-from genwright.plan.architectures import config_of
+from genwright.plan.architectures import config_of, context_of
 from genwright.plan.serving import GIB, ServingSetup, capacity_bytes, estimate_inference, memory_parts, server
 from genwright.plan.traffic import Point, Traffic, best, curve, devices_for, of_profile, of_trace
 
@@ -41,6 +41,8 @@ def serving_sheet(
     setup = ServingSetup(model=_config(model), **{**wanted, "count": count})
     if states_precision:
         _check_precision(setup, placed)
+    if traffic == "fixed":
+        _check_context(setup, *fixed)
     typical = _lengths(setup, asked.mean)
     points = curve(setup, placed, asked, usd_per_hour=usd_per_hour)
     if not points:
@@ -66,6 +68,16 @@ def serving_sheet(
         "notes": [*found.notes, *_said(chosen, points, first_token_ms, token_ms)],
         "setup": {**asdict(setup), "model": model},
     }  # fmt: skip
+
+
+def _check_context(setup: ServingSetup, prompt: int, answer: int) -> None:
+    longest = context_of(config_of(setup.model))
+    if longest and prompt + answer > longest:
+        raise RecipeError(
+            f"The model reads at most {longest} tokens, the answer's among them.",
+            wanted=f"--input-tokens and --output-tokens of {longest} together", found=f"{prompt} and {answer}",
+            do=f"set --input-tokens {max(1, longest - answer)}, or choose a model with a longer context",
+        )  # fmt: skip
 
 
 def _check_precision(setup: ServingSetup, placed: Any) -> None:

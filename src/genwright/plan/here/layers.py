@@ -49,7 +49,7 @@ def told_by_few(recipe: Recipe, config: Any) -> bool:
     What trains weights of the base may do so in some layers only: it is asked of the whole model. An adapter is the same over
     every layer, unless it makes a weight that grows with their number, such as a prefix: it is asked of two shallow models.
     """
-    with FakeTensorMode(), fake_weights_can_be_cast():
+    with FakeTensorMode(allow_non_fake_inputs=True), fake_weights_can_be_cast():
         model = build_model(config, torch.float32, head=recipe.head)
         if recipe.adapter.trains_base:
             return layers_are_alike(recipe.adapter.wrap(model))

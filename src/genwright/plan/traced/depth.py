@@ -31,7 +31,7 @@ def shrunk(config: Any, depth: int) -> tuple[Any, list[int]]:
         stacks.append(min(depth, int(getattr(text, key))))
         setattr(text, key, stacks[-1])
     for name in ("layer_types", "no_rope_layers", "mlp_layer_types"):
-        if getattr(text, name, None):
+        if getattr(text, name, None) and not isinstance(getattr(type(text), name, None), property):
             setattr(text, name, list(getattr(text, name))[: stacks[-1]])
     if getattr(text, "max_window_layers", None):
         text.max_window_layers = min(text.max_window_layers, stacks[-1])

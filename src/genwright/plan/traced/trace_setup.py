@@ -26,6 +26,7 @@ from genwright.catalogue.parts import ADAPTERS
 from genwright.models.families import family_of
 from genwright.models.load import build_model, config_from
 from genwright.models.surgery import layers_of
+from genwright.plan.here.trace import fake_weights_can_be_cast
 from genwright.plan.published.profile import Profile
 from genwright.plan.traced.adapters import experts_of, is_wrapped
 from genwright.plan.traced.attention import attention_name
@@ -53,7 +54,7 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
     tail = _tail(full, setup)
     small, stacks = shrunk(full, depth + UNLIKE_LAYERS.get(setup.adapter, 0) + tail - 1)
     splits = _split(small, setup.tensor_degree)
-    with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
+    with fake_weights_can_be_cast(), FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
         model = _model(small, setup, profile)
         lists = _lists(model, stacks)
         weights, parameters = _weights(model, lists, setup)
