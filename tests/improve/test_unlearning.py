@@ -70,6 +70,8 @@ def test_an_overlap_names_the_rows(request_of: Request, tmp_path: Path) -> None:
     both.write_text('{"prompt": "What colour is  house number 2", "completion": "something else"}\n')
     with pytest.raises(BadRequest, match=r"forget.jsonl:2 is .*both.jsonl:1"):
         read(replace(request_of, retain=both))
+    with pytest.raises(BadRequest, match=r"forget.jsonl:2 is .*both.jsonl:1"):
+        read(replace(request_of, also=(both,)))
     refuse_overlap([], [])
 
 

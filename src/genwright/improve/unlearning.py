@@ -138,8 +138,9 @@ def read(request: Request) -> tuple[list[Fact], list[Fact], dict[str, list[Fact]
             wanted="--steps of 1 or more, --batch-size of 2 or more, --keep above 0 and at most 1",
         )
     forget, retain = facts(request.forget), facts(request.retain)
-    refuse_overlap(forget, retain)
     sets = {request.retain.stem: retain} | {path.stem: facts(path) for path in request.also}
+    for kept in sets.values():
+        refuse_overlap(forget, kept)
     return forget, retain, sets
 
 
