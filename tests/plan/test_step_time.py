@@ -312,3 +312,18 @@ def test_a_token_goes_to_each_of_its_experts() -> None:
     ]
     assert sent[1] == pytest.approx(4 * sent[0], rel=0.01)
     assert sent[2] == pytest.approx(8 * sent[0], rel=0.01)  # never more than there are devices
+
+
+def test_experts_products_cost_what_their_tokens_ask() -> None:
+    """Eight experts over 16,384 drawn tokens: the work of one product of all of them, and its two gradients."""
+    drawn = Op("aten._grouped_mm", "matmul", "bf16", 0.0, 1e9, 32.0, "forward", (16384, 14336, 4096, 1))
+    mixture = replace(SETUP, model={"model_type": "mixtral", "num_local_experts": 8})
+    spent = lambda one, setup: step_time(traced(one), A100, setup).parts["matmul"]
+    whole = PRODUCT._replace(flops=2.0 * 16384 * 14336 * 4096, bytes=1e9, count=32.0, shape=(16384, 14336, 4096, 1))
+    assert spent(drawn, mixture) == pytest.approx(spent(whole, SETUP), rel=0.05)
+    gradient = drawn._replace(shape=(14336, 4096, 16384, 8))
+    assert spent(gradient, mixture) == pytest.approx(spent(whole, SETUP), rel=0.1)
+    many = replace(
+        mixture, model={"model_type": "qwen3_moe", "num_experts": 128}, expert_degree=8, count=8, strategy="zero1"
+    )
+    assert spent(drawn, many) == pytest.approx(spent(whole, SETUP), rel=0.1)  # as many tokens come as go

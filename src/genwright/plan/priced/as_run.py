@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from genwright.plan.architectures import config_of
 from genwright.plan.traced.record import Op, Trace
 from genwright.plan.traced.setup import Setup
 
@@ -34,12 +35,35 @@ def as_run(phase: str, trace: Trace, setup: Setup) -> Iterator[Op]:
     for op in trace.ops:
         if op.phase != phase or (core and op.kind != "attention"):
             continue
+        if op.op == GROUPED and not op.flops:
+            op = _by_experts(op, setup)
         if op.kind == "attention" and setup.context_degree > 1:
             op = _around_the_ring(op, setup.context_degree)
         share = scores.share(op) if op.kind in BETWEEN else 1.0
         layered = op.count >= TRACED_LAYERS * setup.accumulate
         if share:
             yield op._replace(bytes=op.bytes * share, count=op.count * (shallow if layered else 1.0))
+
+
+GROUPED = "aten._grouped_mm"
+"""Products of tokens with the weights of the expert that each was drawn to: torch's counter of FLOPs has no formula for them."""
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+def _by_experts(op: Op, setup: Setup) -> Op:
+    """2 m n k FLOPs over all of a device's experts, each with an even share of the rows, or of what is summed for its gradient."""
+    m, n, k, several = op.shape
+    config = config_of(setup.model)
+    config = config.get("text_config") or config
+    known = next((int(config[name]) for name in EXPERTS if config.get(name)), 1)
+    experts = max(1, (several if several > 1 else known) // setup.expert_degree)
+    rows = lambda size: max(ROWS_TOGETHER, math.ceil(size / experts / ROWS_TOGETHER) * ROWS_TOGETHER)
+    shape = (m, n, rows(k), experts) if several > 1 else (rows(m), n, k, experts)
+    return op._replace(flops=2.0 * math.prod(shape), shape=shape)
+
+
+ROWS_TOGETHER = 8
+"""Kernels take an expert's rows by so many at least."""
 
 
 def _around_the_ring(op: Op, ranks: int) -> Op:

@@ -15,7 +15,7 @@ from genwright.base.errors import RecipeError
 from genwright.catalogue.device_names import Placed
 from genwright.catalogue.devices import Device
 from genwright.plan.architectures import config_of
-from genwright.plan.priced.as_run import BETWEEN, as_run
+from genwright.plan.priced.as_run import BETWEEN, GROUPED, as_run
 from genwright.plan.priced.collectives import CROWDING, Fabric, bubble, exposed, fabric_of, message_seconds
 from genwright.plan.priced.speeds import Speeds, speeds_of
 from genwright.plan.published.frameworks_serving import host_factor
@@ -165,7 +165,8 @@ def _in_eight_bits(op: Op, trace: Trace, pace: Speeds, setup: Setup) -> bool:
     if not setup.options.get("eight_bit_products") or "fp8" not in pace.peak or op.kind != "matmul":
         return False
     head = trace.meta["vocabulary"] in op.shape
-    return op.shape[3] <= 1 and op.phase != "loss" and not head and op.dtype in ("bf16", "fp16")
+    layers = op.shape[3] <= 1 or op.op == GROUPED
+    return layers and op.phase != "loss" and not head and op.dtype in ("bf16", "fp16")
 
 
 UNPACKED_BYTES = {"int4": 16.5, "int8": 23.0}
@@ -235,7 +236,7 @@ def op_seconds(op: Op, pace: Speeds, setup: Setup, *, eight: bool = False) -> fl
         if batch > 1 and any(size % ALIGNED for size in op.shape[:3]) and op.dtype in ("bf16", "fp16"):
             return max(op.flops / pace.vector, pace.stream(op.bytes)) + pace.kernel
         units = "fp8" if eight else _units(op.dtype, pace)
-        casts = pace.stream(CAST_BYTES * (m * k + k * n)) if eight else 0.0
+        casts = pace.stream(CAST_BYTES * max(1, batch) * (m * k + k * n)) if eight else 0.0
         return casts + pace.matmul(m, n, k, batch=max(1, batch), precision=units, traffic=op.bytes, share=pace.steady)
     if op.kind == "matmul":
         rate = pace.rate(_units(op.dtype, pace)) * pace.steady
