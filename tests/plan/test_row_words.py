@@ -208,3 +208,13 @@ def test_float32_where_a_library_is_told_nothing_and_the_device_has_room() -> No
 def test_rows_below_a_cap_vary() -> None:
     assert not setup(seq_len="2048", seq_len_kind="cap").packing
     assert setup(seq_len="2048", seq_len_kind="exact").packing
+
+
+def test_maxtexts_own_batch_is_lowered_to_what_a_slice_holds() -> None:
+    """`per_device_batch_size` is 12; a usual microbatch is of at most 16,384 tokens, and 16 GB hold fewer."""
+    rows = lambda device, model="Llama-2-7b-hf": (
+        setup(framework="MaxText", model=model, seq_len="2048", n_devices="256", device=device).micro_batch
+    )
+    assert rows("TPU v5p") == 8
+    assert 1 <= rows("TPU v5e") < rows("TPU v5p")
+    assert rows("TPU v5e", "Llama-2-70b-hf") == 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from genwright.base.errors import UnknownName
-from genwright.catalogue.architectures import stated
+from genwright.catalogue.architectures import Architecture, stated
 from genwright.catalogue.device_names import MEMORY, Placed, place
 from genwright.plan.architectures import POSITIONS, context_of
 from genwright.plan.published.config_hub import config_hub, hub_model
@@ -117,6 +117,8 @@ def training_row(row: Mapping[str, str]) -> TrainingRow:
     values |= _on_device(values, placed, framework, notes) | _of_its_day(row, values, framework, notes)
     values |= _single_precision(values, found.parameters, placed, framework, notes)
     values |= _sizes(row, said, values, framework, context_of(found.config), notes)
+    if not row.get("micro_batch") and framework in FILLED:
+        values["micro_batch"] = min(values["micro_batch"], _rows_with_room(values, found, placed))
     values |= config_hub(row.get("adapter_detail") or "", values["micro_batch"], values["count"])
     config = _reaching(found.config, values["seq_len"], notes)
     options: dict[str, Any] = (
@@ -255,6 +257,25 @@ def _tokens(row: Mapping[str, str], said: str, framework: str, context: int, not
         tokens = min(tokens, context or tokens)
         notes.append(f"seq_len not stated: {tokens}")
     return tokens
+
+
+FILLED = ("maxtext",)
+"""Frameworks whose own microbatch is lowered until it fits: a recipe's batch is what its slice holds."""
+ROOM = 0.8
+
+
+def _rows_with_room(values: dict[str, Any], found: Architecture, placed: Placed) -> int:
+    """Rows that stand beside 16 bytes a weight over all devices and two gathered layers with their gradients.
+
+    A token is each layer's input in 16 bits, one layer's work (34 bytes a width: Korthikanti 2022, arXiv 2205.05198) and its logits.
+    """
+    config = found.config.get("text_config") or found.config
+    width = int(config.get("hidden_size") or config.get("n_embd") or 0)
+    layers = max(1, int(config.get("num_hidden_layers") or config.get("n_layer") or 1))
+    held = 16.0 * found.parameters / values["count"] + 16.0 * found.parameters / layers
+    each = values["seq_len"] * (2.0 * width * layers + 34.0 * width + 14.0 * int(config.get("vocab_size") or 0))
+    free = ROOM * (placed.device.memory_gb or 0.0) * 2**30 - held
+    return max(1, int(free // each)) if each else 1
 
 
 def _unstated_rows(whole: int, times: int, data: int, tokens: int, framework: str, named: bool) -> int:
