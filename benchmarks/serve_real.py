@@ -259,7 +259,7 @@ async def _soak(
         sides = [
             asyncio.create_task(one)
             for one in (
-                _swap(session, adapters, done),
+                _swap(session, adapters, done, seen),
                 _kill(pid, min(KILL_SECONDS, seconds / 3), done),
                 _watch(pid, seen),
             )
@@ -390,11 +390,17 @@ def _begins(whole: str, text: str) -> bool:
     return whole.startswith(text.rstrip("\ufffd"))
 
 
-async def _swap(session: aiohttp.ClientSession, adapters: dict[str, list[Path]], done: Counter[str]) -> None:
+async def _swap(
+    session: aiohttp.ClientSession, adapters: dict[str, list[Path]], done: Counter[str], seen: Seen
+) -> None:
+    """One that fails is told among what was lost."""
     while True:
         await asyncio.sleep(SWAP_SECONDS)
         name = EXPERTS[done["swap"] % len(EXPERTS)]
-        await _put(session, name, adapters[name][1 - done["swap"] // len(EXPERTS) % 2])
+        try:
+            await _put(session, name, adapters[name][1 - done["swap"] // len(EXPERTS) % 2])
+        except (RuntimeError, aiohttp.ClientError, TimeoutError) as error:
+            seen.lost.append(f"a swap: {error}")
         done["swap"] += 1
 
 

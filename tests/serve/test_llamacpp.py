@@ -17,7 +17,7 @@ from tests.e2e.tiny import write_model as write_tiny
 from genwright.base.errors import Corrupt, GenwrightError, ModelError
 from genwright.export.gguf import write_adapter, write_model
 from genwright.export.served import write_served
-from genwright.serve.contracts import Expert
+from genwright.serve.contracts import EngineDown, EngineRefused, Expert
 from genwright.serve.engines.llamacpp import LlamaCpp, LlamaSettings
 from genwright.serve.parity import check_record
 
@@ -105,6 +105,27 @@ def test_the_engine_generates_what_transformers_does_with_any_adapter(made: Path
     for name, tokens in zip(("", "a", "b", "b", "a", ""), told):
         assert tokens == want[name][: len(tokens)] and gaps(made, tokens, name) < 1e-5, name
         assert all(gaps(made, tokens, other) > 0.05 for other in want if other != name)  # and the wrong adapter is seen
+
+
+@pytest.mark.parametrize(("deaths", "taken"), [(1, True), (2, False)])
+def test_a_process_that_dies_while_it_takes_an_adapter_is_tried_once_more(
+    tmp_path: Path, deaths: int, taken: bool
+) -> None:
+    """One death is an accident, and the adapter is not refused for it; two are the adapter's."""
+    engine, tries = LlamaCpp("tiny", LlamaSettings(tmp_path / "model.gguf", tmp_path)), []
+
+    async def change(served: str) -> None:
+        tries.append(served)
+        if len(tries) <= deaths:
+            raise EngineDown("killed")
+
+    engine._change = change
+    if taken:
+        asyncio.run(engine.load_adapter("a", tmp_path / "a.gguf", "1"))
+    else:
+        with pytest.raises(EngineRefused, match="does not start with a@1: killed"):
+            asyncio.run(engine.load_adapter("a", tmp_path / "a.gguf", "1"))
+    assert tries == ["a@1"] * 2 and list(engine._adapters) == ["a@1"] * taken
 
 
 def test_adapters_change_while_a_request_runs_and_a_dead_process_is_started_again(made: Path, tmp_path: Path) -> None:

@@ -177,7 +177,10 @@ class LlamaCpp:
             return
         before, self._adapters = self._adapters, {**self._adapters, served: await self._converted(served, path)}
         try:
-            await self._change(served)
+            try:
+                await self._change(served)
+            except EngineDown:  # of a process that was killed while it started: that says nothing of the adapter
+                await self._change(served)
         except EngineDown as error:
             self._adapters = before
             raise EngineRefused(f"llama.cpp does not start with {served}: {error}", 409) from None
