@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
 import math
+import random
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from genwright.base.errors import DataError
+from genwright.base.errors import BadRequest, DataError
+from genwright.catalogue.devices import device
+from genwright.cli import main
 from genwright.plan.cadence import cadence, daly, loss_per_day, young
 from genwright.plan.scaling import BESIROGLU, HOFFMANN, Law, advise, enough, fit, serving_aware
 
@@ -67,8 +73,66 @@ def test_enough_reads_off_its_own_curve_and_says_when_it_is_never_met() -> None:
 def test_too_few_runs_are_refused() -> None:
     with pytest.raises(DataError, match="at least 6 runs"):
         fit([(1e6, 1e9, 3.0)])
-    with pytest.raises(DataError, match="at least 3 runs"):
-        enough([(1e6, 3.0)], 2.0)
+    with pytest.raises(DataError, match="at least 3 runs of different sizes"):
+        enough([(1e6, 3.0)] * 5, 2.0)
+
+
+SIZES, LENGTHS = (1e7, 1e8, 1e9), (1e9, 1e10, 1e11)
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (lambda n, d: 1.0 + n / 1e9 + 5 / d**0.1, "does not fall with size"),
+        (lambda n, d: 1.0 + 5 / n**0.1 + d / 1e11, "does not fall with tokens"),
+    ],
+)
+def test_runs_without_a_law_are_refused(loss: Any, told: str) -> None:
+    """A fit always finds five numbers; the same ones for a thousand times the money are no answer."""
+    with pytest.raises(DataError, match=told):
+        fit([(n, d, loss(n, d)) for n in SIZES for d in LENGTHS])
+
+
+def test_noise_is_no_crash() -> None:
+    chance = random.Random(0)
+    points = [(10 ** chance.uniform(6, 10), 10 ** chance.uniform(8, 12), chance.uniform(2, 4)) for _ in range(12)]
+    with contextlib.suppress(DataError):
+        assert math.isfinite(fit(points).loss(1e9, 1e10))
+
+
+@pytest.mark.parametrize(("axis", "told"), [(0, "1 different sizes"), (1, "1 different numbers of tokens")])
+def test_runs_along_one_axis_say_nothing_of_the_other(axis: int, told: str) -> None:
+    points = [
+        (1e8, d, 3 + 10 / d**0.1) if axis == 0 else (d, 1e9, 3 + 10 / d**0.1) for d in (1e8, 2e8, 4e8, 8e8, 1e9, 2e9)
+    ]
+    with pytest.raises(DataError, match=told):
+        fit(points)
+
+
+@pytest.mark.parametrize("flops", [1e-6, math.inf, math.nan, 1e31])
+def test_a_budget_that_cannot_be_meant_is_refused(flops: float) -> None:
+    with pytest.raises(BadRequest, match="No training has such a budget"):
+        advise(flops)
+
+
+def test_it_says_when_it_extrapolates() -> None:
+    """Hoffmann 2022: 70 M to 16 B parameters. A ten-thousandth of Chinchilla's budget is among its runs' own, a thousand times it is not."""
+    assert not advise(1e20)["advice"][0]["extrapolates"]
+    assert advise(5.76e26)["advice"][0]["extrapolates"] and advise(1e15)["advice"][0]["extrapolates"]
+
+
+def test_each_unit_of_a_budget_is_the_same_work(capsys: pytest.CaptureFixture[str]) -> None:
+    """An H100's sheet says 989 TFLOP/s in bf16: an hour at 40 % is 1.424e18 FLOP, 0.01648 petaflop/s-days."""
+    found = []
+    for words in (["--device-hours", "1000"], ["--petaflops-days", str(1000 * 3600 * 989e12 * 0.4 / 8.64e19)]):
+        assert main(["scaling", "advise", *words, "--device", "h100", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["petaflops_days"] == pytest.approx(found[1]["petaflops_days"]) == pytest.approx(16.48, rel=1e-3)
+    price = device("h100").usd_per_hour
+    assert main(["scaling", "advise", "--usd", str(1000 * price), "--device", "h100", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["flops"] == pytest.approx(found[0]["flops"])
+    assert main(["scaling", "advise", "--petaflops-days", "100", "--have-tokens", "1e11"]) == 0
+    assert "still needed" in (said := capsys.readouterr().out) and "7.157e+10" in said
 
 
 def test_the_interval_loses_least() -> None:

@@ -134,17 +134,12 @@ def _draw(console: Any, facts: dict[str, Any]) -> None:
         console.print(table(("what", "value"), [(name, _short(value)) for name, value in facts.items()], right=(1,)))
         return
     console.print(f"{facts['petaflops_days']:.4g} petaflop/s-days")
-    rows = [
-        (
-            one["law"],
-            _short(one["parameters"]),
-            _short(one.get("parameters_range")),
-            _short(one["tokens"]),
-            _short(one["loss"]),
-        )
-        for one in facts["advice"]
-    ]
-    console.print(table(("law", "parameters", "range", "tokens", "loss"), rows, right=(1, 2, 3, 4)))
+    names = ("law", "parameters", "parameters_range", "tokens", "tokens_range", "tokens_needed", "loss")
+    rows = [tuple(_short(one.get(name)) for name in names) for one in facts["advice"]]
+    titles = ("law", "parameters", "range", "tokens", "range", "still needed", "loss")
+    console.print(table(titles, rows, right=(1, 2, 3, 4, 5, 6)))
+    if any(one.get("extrapolates") for one in facts["advice"]):
+        console.print("outside of the runs that the laws were fitted on: 70 M to 16 B parameters, 5 to 500 B tokens")
     if served := facts.get("with_serving"):
         answered, size, data = (_short(served[name]) for name in ("served_tokens", "parameters", "tokens"))
         console.print(f"with {answered} tokens served: {size} parameters, {data} tokens")

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from genwright.base.errors import DataError
+from genwright.base.errors import BadRequest, DataError
 
 PETAFLOPS_DAY = 8.64e19
 """FLOP."""
@@ -22,6 +22,12 @@ HUBER_DELTA = 1e-3
 UTILISATION = 0.4
 """Share of a device's peak that a training reaches, where a budget is given in device-hours or money: 0.3 to 0.5 in the range."""
 DRAWS = 400
+BUDGETS = (1e12, 1e30)
+"""FLOPs of a training that can be meant: less is a few thousand weights, more is thousands of times what anybody spent."""
+FITTED = ((70e6, 16e9), (5e9, 500e9))
+"""Parameters and tokens of the runs that both laws were fitted on (arXiv 2203.15556, abstract)."""
+LEAST_FALL = 1e-3
+"""Share of the loss by which runs must differ along an axis for a law to be read off them."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,22 @@ def advise(
     """Size and tokens for a budget, by each law and by the rule; `spread` is the budget's own range as factors.
 
     `have_tokens` are there already; `served_tokens` will be answered in the model's life (Sardana 2023, arXiv 2401.00448).
+    Errors: BadRequest for a budget that cannot be meant.
     """
+    if not BUDGETS[0] <= flops <= BUDGETS[1]:
+        raise BadRequest(
+            "No training has such a budget.",
+            wanted=f"{BUDGETS[0]:.0e} to {BUDGETS[1]:.0e} FLOP",
+            found=f"{flops:.3g} FLOP",
+            do=f"give --petaflops-days from {BUDGETS[0] / PETAFLOPS_DAY:.1g} to {BUDGETS[1] / PETAFLOPS_DAY:.1g}, or as much in hours",
+        )
     found = [_by_law(law, flops, spread, have_tokens) for law in (BESIROGLU, HOFFMANN)]
     rule = math.sqrt(flops / (6 * TOKENS_PER_PARAMETER))
     ruled = {
         "law": "20 tokens a parameter",
         "parameters": rule,
         "tokens": TOKENS_PER_PARAMETER * rule,
+        "tokens_needed": max(0.0, TOKENS_PER_PARAMETER * rule - have_tokens),
         "loss": BESIROGLU.loss(rule, TOKENS_PER_PARAMETER * rule),
     }
     answer: dict[str, Any] = {"flops": flops, "petaflops_days": flops / PETAFLOPS_DAY, "advice": [*found, ruled]}
@@ -119,6 +134,9 @@ def _by_law(law: Law, flops: float, spread: tuple[float, float], have_tokens: fl
         "tokens_range": _middle(counts),
         "loss": law.loss(parameters, tokens),
         "tokens_needed": max(0.0, tokens - have_tokens),
+        "extrapolates": not all(
+            low <= one <= high for one, (low, high) in zip((parameters, tokens), FITTED, strict=True)
+        ),
     }
 
 
@@ -137,7 +155,10 @@ def serving_aware(law: Law, loss: float, served_tokens: float) -> dict[str, floa
 
 
 def fit(points: Iterable[tuple[float, float, float]], *, draws: int = 0) -> Law:
-    """The law of (parameters, tokens, loss) rows: Huber on log loss, L-BFGS from a grid. `draws` resamplings give its errors."""
+    """The law of (parameters, tokens, loss) rows: Huber on log loss, L-BFGS from a grid. `draws` resamplings give its errors.
+
+    Errors: DataError for too few runs, for runs of one size or one length alone, and where loss does not fall with both.
+    """
     import numpy as np
 
     rows = np.asarray(list(points), dtype=float)
@@ -148,9 +169,38 @@ def fit(points: Iterable[tuple[float, float, float]], *, draws: int = 0) -> Law:
             found=str(len(rows)),
             do="run more sizes",
         )
+    _refuse_too_few_values(rows)
     best = _fitted(rows, _grid())
+    law = Law("fitted", f"{len(rows)} runs", *_values(best))
+    _refuse_no_fall(law, rows)
     errors = np.std(np.asarray(_again(rows, best, draws)), axis=0).tolist() if draws else [0.0] * 5
-    return Law("fitted", f"{len(rows)} runs", *_values(best), errors=tuple(errors))
+    return replace(law, errors=tuple(errors))
+
+
+def _refuse_too_few_values(rows: Any) -> None:
+    """A curve of three numbers along an axis needs three places on it. Errors: DataError."""
+    for name, column in (("sizes", rows[:, 0]), ("numbers of tokens", rows[:, 1])):
+        if (found := len(set(column.tolist()))) < 3:
+            raise DataError(
+                f"These runs have {found} different {name}: how loss falls between them cannot be told.",
+                wanted=f"3 different {name} or more",
+                found=str(found),
+                do="run others, or ask `genwright scaling enough` for size alone",
+            )
+
+
+def _refuse_no_fall(law: Law, rows: Any) -> None:
+    """Errors: DataError where a term of the law is no fall at all."""
+    for name, scale, power, column in (("size", law.A, law.alpha, rows[:, 0]), ("tokens", law.B, law.beta, rows[:, 1])):
+        least, most = float(column.min()), float(column.max())
+        fall = scale * (least**-power - most**-power) if abs(power) < 10 else 0.0
+        if not fall > LEAST_FALL * float(rows[:, 2].mean()):
+            raise DataError(
+                f"Loss does not fall with {name} in these runs: there is no law in them.",
+                wanted=f"a loss that is lower where {name} is larger",
+                found=f"a fitted change of {fall:.2g} nats from {least:.3g} to {most:.3g}",
+                do="look at the rows: were all runs trained to their end, with a learning rate of their own?",
+            )
 
 
 def resampled(
@@ -178,11 +228,11 @@ def enough(runs: Sequence[tuple[float, float]], target: float) -> dict[str, Any]
     import numpy as np
 
     sizes, losses = (np.asarray(column, dtype=float) for column in zip(*runs))
-    if len(sizes) < 3:
+    if (different := len(set(sizes.tolist()))) < 3:
         raise DataError(
-            "A curve of three numbers needs at least 3 runs.",
-            wanted="3 rows or more",
-            found=str(len(sizes)),
+            "A curve of three numbers needs at least 3 runs of different sizes.",
+            wanted="3 sizes or more",
+            found=str(different),
             do="run one more size",
         )
     fits = []
@@ -266,7 +316,12 @@ def _fitted(rows: Any, starts: list[Any]) -> Any:
 
 def _values(theta: Any) -> tuple[float, float, float, float, float]:
     a, b, e, alpha, beta = (float(value) for value in theta)
-    return math.exp(e), math.exp(a), math.exp(b), alpha, beta
+    return _exp(e), _exp(a), _exp(b), alpha, beta
+
+
+def _exp(value: float) -> float:
+    """Of runs without a law a term may run away."""
+    return math.exp(min(value, 700.0))
 
 
 def _middle(values: list[float]) -> list[float]:
