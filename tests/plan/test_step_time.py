@@ -327,3 +327,29 @@ def test_experts_products_cost_what_their_tokens_ask() -> None:
         mixture, model={"model_type": "qwen3_moe", "num_experts": 128}, expert_degree=8, count=8, strategy="zero1"
     )
     assert spent(drawn, many) == pytest.approx(spent(whole, SETUP), rel=0.1)  # as many tokens come as go
+
+
+def test_scores_that_only_the_trace_wrote_out_are_a_kernels() -> None:
+    """Values narrower than queries (DeepSeek): the products' FLOPs at the kernel's rate, and nothing for scores that are never written."""
+    tokens, heads = 4096, 128
+    made = Op(
+        "aten.bmm",
+        "matmul",
+        "fp32",
+        2.0 * tokens**2 * 192 * heads,
+        9.4e9,
+        10.0,
+        "forward",
+        (tokens, tokens, 192, heads),
+    )
+    used = made._replace(flops=2.0 * tokens**2 * 128 * heads, shape=(tokens, 128, tokens, heads))
+    softmax = Op("aten._softmax", "elementwise", "fp32", 0.0, 8.0 * tokens**2 * heads, 10.0, "forward")
+    setup = replace(SETUP, seq_len=tokens)
+    found = step_time(traced(made, used, softmax, NORM), A100, setup).parts
+    kernel = Op(
+        "flash", "attention", "bf16", made.flops + used.flops, 1e8, 10.0, "forward", (tokens, tokens, 128, heads)
+    )
+    assert found["attention"] == pytest.approx(step_time(traced(kernel), A100, setup).parts["attention"], rel=0.02)
+    assert found["elementwise"] == pytest.approx(step_time(traced(NORM), A100, setup).parts["elementwise"])
+    written = step_time(traced(made, used, softmax), A100, replace(setup, attention="eager"))
+    assert written.total > 5 * found["attention"]  # where somebody asked for it, it is so

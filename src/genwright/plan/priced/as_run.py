@@ -31,10 +31,15 @@ TRACED_LAYERS = 3
 def as_run(phase: str, trace: Trace, setup: Setup) -> Iterator[Op]:
     """The operations of a phase, each with the bytes and the count that are left of it."""
     scores, shallow = scores_of(trace, setup), of_a_stage(trace, setup)
+    opened = _opened(trace, setup)
     core = phase == "recompute" and setup.recompute == "selective" and setup.framework in CORE_ALONE
     for op in trace.ops:
         if op.phase != phase or (core and op.kind != "attention"):
             continue
+        if opened and op.phase != "loss":
+            if op.kind in BETWEEN and op.bytes >= opened:
+                continue
+            op = _in_one_kernel(op, opened)
         if op.op == GROUPED and not op.flops:
             op = _by_experts(op, setup)
         if op.kind == "attention" and setup.context_degree > 1:
@@ -43,6 +48,35 @@ def as_run(phase: str, trace: Trace, setup: Setup) -> Iterator[Op]:
         layered = op.count >= TRACED_LAYERS * setup.accumulate
         if share:
             yield op._replace(bytes=op.bytes * share, count=op.count * (shallow if layered else 1.0))
+
+
+def _opened(trace: Trace, setup: Setup) -> float:
+    """Bytes of one block's float32 scores where the trace wrote them out though a kernel takes them; else 0.
+
+    torch on a CPU does so where values' heads are narrower than queries' (DeepSeek's latent attention); a GPU's kernel pads them.
+    """
+    if setup.attention == "eager" or setup.precision == "fp32":
+        return 0.0
+    tokens = setup.seq_len // setup.context_degree
+    sizes = (4.0 * tokens * tokens * op.shape[3] for op in trace.ops if _is_scores(op, tokens))
+    return max(sizes, default=0.0)
+
+
+def _is_scores(op: Op, tokens: int) -> bool:
+    return op.op == "aten.bmm" and op.dtype == "fp32" and op.phase != "loss" and op.shape[:3].count(tokens) == 2
+
+
+def _in_one_kernel(op: Op, scores: float) -> Op:
+    """A product of such scores as its share of the kernel that makes all of them: their FLOPs, and what goes in and comes out."""
+    m, n, k, several = op.shape
+    tokens = round(math.sqrt(scores / 4 / several)) if several > 1 else 0
+    if not tokens or not _is_scores(op, tokens):
+        return op
+    name = "attention_backward" if op.phase == "backward" else "attention"
+    moved = 2.0 * several * tokens * (m + n + k - 2 * tokens)
+    return op._replace(
+        op=name, kind="attention", dtype="bf16", bytes=moved, shape=(tokens, tokens, m + n + k - 2 * tokens, several)
+    )
 
 
 GROUPED = "aten._grouped_mm"
