@@ -25,7 +25,7 @@ from machine import write_result
 from routing_sets import texts_by_set
 
 TESTED, TESTED_NEAR = 30, 8
-FIRST = 50
+FIRST = 300
 """Seed of the first draw."""
 
 

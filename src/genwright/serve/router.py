@@ -25,8 +25,8 @@ from genwright.serve.expert_profile import ExpertProfile
 from genwright.serve.form import forms, scale, strange, usual
 from genwright.serve.words import hashed, rarity
 
-MEANING, WORDS, GROUND = 8.0, 8.0, 0.3
-"""Weights of nearness by meaning and by words, and of the background's logit: the best of eleven tried (docs/routing.md)."""
+MEANING, WORDS, GROUND = 10.0, 12.0, 0.3
+"""Weights of nearness by meaning and by words, and of the background's logit: the best of some that were tried (docs/routing.md)."""
 FORM, MOST_STRANGE = 1.0, 6.0
 """Weight of a form that is not the expert's, and the most that it can cost."""
 NEIGHBOURS = 3
@@ -44,7 +44,7 @@ SHORT_WORDS = 4
 class Wanted:
     """What the thresholds are set for."""
 
-    lose: float = 0.025
+    lose: float = 0.015
     """Share that may go to the base of the experts' own queries that would reach their expert: the others are lost either way."""
     false_routes: float = 0.05
     """Share of background that may go to an expert."""
