@@ -30,6 +30,38 @@ def test_a_trace_by_hand(tmp_path: Path) -> None:
         of_trace(tmp_path / "bad.csv")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "2023-11-16 18:00:00,x,1",
+        "noon,10,1",
+        "2023-11-16 18:00:00,-5,1",
+        "2023-11-16 18:00:00,10",
+        "2023-11-16 18:00:00,0,1",
+    ],
+)
+def test_a_row_that_is_no_request_is_named(row: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:00:00,10,1\n{row}\n")
+    with pytest.raises(DataError, match=r"t\.csv, line 3 is no request"):
+        of_trace(path)
+
+
+def test_a_trace_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothere\.csv cannot be read"):
+        of_trace(tmp_path / "nothere.csv")
+
+
+def test_the_order_of_rows_does_not_change_the_rate(tmp_path: Path) -> None:
+    """Traces that several machines wrote are not sorted: three requests between 18:00:00 and 18:00:02 are 1.5 a second."""
+    path = tmp_path / "t.csv"
+    stamps = ("02", "00", "01")
+    path.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(f"2023-11-16 18:00:{s},9,1\n" for s in stamps)
+    )
+    assert of_trace(path).per_second == 1.5
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
 def test_the_azure_trace_is_read() -> None:
     """serving.md, section 5: conversation, median 1020 in, 129 out, p99 4142 and 601, 5.53 a second."""

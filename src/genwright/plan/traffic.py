@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from genwright.base.errors import DataError
 from genwright.catalogue.device_names import Placed
@@ -22,6 +23,8 @@ from genwright.plan.serving import Server, ServingSetup, decode_seconds, max_bat
 FILLED = 0.7
 """Share of the rate it keeps up that a machine is planned for."""
 SHARES = (50, 90, 99)
+COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+"""Of a trace, in order: when, tokens of the prompt, tokens of the answer."""
 
 
 @dataclass(frozen=True)
@@ -67,28 +70,55 @@ def _shares(table: dict[str, int] | None, typical: int) -> tuple[int, ...]:
 
 
 def of_trace(path: Path) -> Traffic:
-    """A CSV of requests with TIMESTAMP, ContextTokens, GeneratedTokens, as the Azure traces are. Errors: DataError."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    wanted = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-    if not rows or any(name not in rows[0] for name in wanted):
-        raise DataError(
-            f"{path.name} is no trace of requests.",
-            wanted=", ".join(wanted),
-            found=", ".join(rows[0]) if rows else "no rows",
-            do="name the columns so",
-        )
-    inputs, outputs = sorted(int(row[wanted[1]]) for row in rows), sorted(int(row[wanted[2]]) for row in rows)
+    """A CSV of requests with TIMESTAMP, ContextTokens, GeneratedTokens, as the Azure traces are. Errors: DataError naming the row."""
+    rows = _requests(path)
+    inputs, outputs = sorted(read for _, read, _ in rows), sorted(written for _, _, written in rows)
     at = lambda values: tuple(
         values[min(len(values) - 1, math.ceil(share / 100 * len(values)) - 1)] for share in SHARES
     )
-    seconds = _clock(rows[-1][wanted[0]]) - _clock(rows[0][wanted[0]])
+    seconds = max(when for when, *_ in rows) - min(when for when, *_ in rows)
     return Traffic(
         at(inputs),
         at(outputs),
         (sum(inputs) / len(rows), sum(outputs) / len(rows)),
         len(rows) / seconds if seconds > 0 else 0.0,
     )
+
+
+def _requests(path: Path) -> list[tuple[float, int, int]]:
+    """(second, prompt tokens, answer tokens) of each row. Errors: DataError."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path} cannot be read.", wanted="a profile's name, or a CSV file of requests", found=str(error),
+            do="correct the name; `genwright estimate MODEL --serve chatbot` needs no file",
+        ) from error  # fmt: skip
+    if not rows or any(name not in rows[0] for name in COLUMNS):
+        raise DataError(
+            f"{path.name} is no trace of requests.",
+            wanted=", ".join(COLUMNS),
+            found=", ".join(rows[0]) if rows else "no rows",
+            do="name the columns so",
+        )
+    return [_request(path, line, row) for line, row in enumerate(rows, start=2)]
+
+
+def _request(path: Path, line: int, row: dict[str, Any]) -> tuple[float, int, int]:
+    stamp, read, written = (row[name] for name in COLUMNS)
+    try:
+        found = _clock(stamp), int(read), int(written)
+    except (TypeError, ValueError, AttributeError):
+        found = (0.0, 0, 0)
+    if found[1] < 1 or found[2] < 0:
+        raise DataError(
+            f"{path.name}, line {line} is no request.",
+            wanted="a time such as 2023-11-16 18:15:46, a whole number from 1, and one from 0",
+            found=f"{stamp}, {read}, {written}",
+            do="correct or remove the row",
+        )
+    return found
 
 
 def curve(
