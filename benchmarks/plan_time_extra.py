@@ -1,6 +1,6 @@
 """Time, out of sample: published figures of sources that no constant was ever set on, beside what the plan says of them.
 
-    python benchmarks/plan_time_extra.py [--cache DIR] [--name NAME]
+    python benchmarks/plan_time_extra.py [--cache DIR] [--name NAME] [--only SOURCES]
 
 The table (benchmarks/plan_time_extra.csv) holds figures only, each row with its source, its date and whether that source could
 be read in full when the row was written. `request_tokens_per_s` is of whole requests, their prompts' time in it. Results are
@@ -83,9 +83,12 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--name", default="now", help="what this score is kept as (default: now)")
     parser.add_argument("--kind", default="", help="training or serving alone; keeps nothing")
+    parser.add_argument("--only", default="", help="rows of sources so named, with commas between; kept under the name alone")
     chosen = parser.parse_args()
     with ROWS.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if chosen.kind in ("", row["kind"])]
+    sources = tuple(chosen.only.split(","))
+    rows = [row for row in rows if row["id"].rpartition("-")[0] in sources or not chosen.only]
     found = score(rows, chosen.cache)
     for part in ("summary", "by_source"):
         for name, one in found[part].items():
