@@ -91,6 +91,9 @@ def test_a_real_engine_that_hangs_is_killed_and_its_requests_are_answered_by_the
         second = engine.pid
         assert engine.restarts == 1 and second != first and "llamacpp hangs (2 answers" in capfd.readouterr().err
         os.kill(second, signal.SIGSTOP)
+        assert until(lambda: server.http.get("/ready").status_code == 503) and engine.pid == second, (
+            "in doubt, and not yet killed"
+        )
         assert until(lambda: engine.restarts == 2 and engine.alive) and engine.pid != second
         assert server.chat("the red house", **body).status_code == 200
         rows = server.settled(5)

@@ -60,6 +60,7 @@ class Generation:
     child: Child
     client: HttpEngine
     adapters: tuple[str, ...]
+    pulse: Pulse
     watching: asyncio.Task[None]
     warm: bool = False
     busy: int = 0
@@ -131,13 +132,13 @@ class LlamaCpp:
         return process.pid if process is not None else None
 
     async def ready(self) -> bool:
-        """Whether one token was produced by the process that answers now."""
+        """Whether one token was produced by the process that answers now, and it does not hang."""
         now = self._now
         if now is None or not now.child.alive:
             return False
         if not now.warm:
             await self._warm(now)
-        return now.warm
+        return now.warm and now.pulse.well
 
     async def generate(self, kind: Kind, body: Mapping[str, Any], expert: Expert | None) -> AsyncIterator[Chunk]:
         """See contracts.Engine."""
@@ -246,7 +247,8 @@ class LlamaCpp:
         }  # fmt: skip
         child = Child([sys.executable, "-m", CHILD, json.dumps(told)], settings.work / "llamacpp.log")
         client = LlamaClient(self.model, (await child.start())["url"])
-        generation = Generation(child, client, names, asyncio.create_task(Pulse(child, client).watch()), warm=embedding)
+        pulse = Pulse(child, client)
+        generation = Generation(child, client, names, pulse, asyncio.create_task(pulse.watch()), warm=embedding)
         self._running.append(generation)
         if not embedding:
             await self._warm(generation)

@@ -21,6 +21,9 @@ LOOK_SECONDS = 1.0
 
 SILENT_LOOKS = 15
 
+DOUBTFUL_LOOKS = 3
+"""After so many it is not ready."""
+
 LEAST_WORK = 0.01
 """CPU seconds between two looks: one tick of the clock. What hangs uses none."""
 
@@ -30,15 +33,21 @@ class Pulse:
 
     def __init__(self, child: Child, client: HttpEngine) -> None:
         self.child, self.client = child, client
+        self.silent = 0
+        """Looks in a row without a sign."""
         self._pieces, self._work = 0, 0.0
+
+    @property
+    def well(self) -> bool:
+        """Whether there was a sign lately."""
+        return self.silent < DOUBTFUL_LOOKS
 
     async def watch(self) -> None:
         """Look until the process ends, and end it when it hangs."""
-        silent = 0
         while self.child.alive:
             await asyncio.sleep(LOOK_SECONDS)
-            silent = 0 if await self.beats() else silent + 1
-            if silent >= SILENT_LOOKS and self.child.alive:
+            self.silent = 0 if await self.beats() else self.silent + 1
+            if self.silent >= SILENT_LOOKS and self.child.alive:
                 waiting = f"{self.client.waiting} answers waited for it"
                 print(f"{self.client.name} hangs ({waiting}): it is killed and started again", file=sys.stderr)
                 self.child.kill()

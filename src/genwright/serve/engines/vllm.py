@@ -156,6 +156,7 @@ class Vllm(HttpEngine):
         self._changes = asyncio.Lock()
         self._base = ""
         self._room: Path | None = None
+        self._pulse: Pulse | None = None
         self._watching: asyncio.Task[None] | None = None
         self._cpu = CpuTime()
 
@@ -198,6 +199,10 @@ class Vllm(HttpEngine):
                 await self._load(path)
             except EngineRefused as error:
                 self._refused[served] = str(error)
+
+    async def ready(self) -> bool:
+        """Whether it lists its models, and what computes behind them does not hang."""
+        return (self._pulse is None or self._pulse.well) and await super().ready()
 
     async def stop(self) -> None:
         """End it."""
@@ -289,6 +294,7 @@ class Vllm(HttpEngine):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
         await super().stop()
+        self._pulse = None
         if self._room is not None:
             shutil.rmtree(self._room, ignore_errors=True)
             self._room = None
@@ -352,7 +358,8 @@ class Vllm(HttpEngine):
                 await self.stop()
                 raise EngineDown(f"vLLM did not start: {words}")
             await asyncio.sleep(0.1)
-        self._watching = asyncio.create_task(Pulse(self._child, self).watch())
+        self._pulse = Pulse(self._child, self)
+        self._watching = asyncio.create_task(self._pulse.watch())
 
     async def _gauges(self) -> dict[str, float]:
         """Prometheus' samples of vLLM, summed over labels."""
