@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-USUAL = {"vocabulary": 512, "width": 160, "layers": 3, "dropout": 0.3, "rate": 3e-3}
+USUAL = {"vocabulary": 1024, "width": 160, "layers": 3, "dropout": 0.1, "rate": 3e-3}
 VARIANTS: tuple[dict[str, float], ...] = (
-    {}, {"dropout": 0.1}, {"vocabulary": 1024}, {"vocabulary": 1024, "dropout": 0.1}, {"width": 256}, {"layers": 2}, {"rate": 1.5e-3},
+    {}, {"dropout": 0.2}, {"vocabulary": 512}, {"vocabulary": 512, "dropout": 0.3}, {"width": 256}, {"layers": 2}, {"rate": 1.5e-3},
 )  # fmt: skip
 """What differs from USUAL."""
 
