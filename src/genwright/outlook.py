@@ -16,21 +16,28 @@ from genwright.base.errors import ModelError
 from genwright.base.events import Events
 from genwright.catalogue.models import config_dict, models
 from genwright.catalogue.parts import ADAPTERS, OBJECTIVES
-from genwright.data.layouts import plain_feed
+from genwright.data.blank import blank_feed
+from genwright.data.layouts import Feed
 from genwright.data.look import look
 from genwright.data.sources import read_rows
-from genwright.data.templates import Encoded
-from genwright.engine.recipe import Recipe
+from genwright.engine.columns import blank_columns
+from genwright.engine.recipe import Recipe, Rollouts
+from genwright.engine.rollouts import blank_round
 from genwright.improve.placing import memory_bytes
 from genwright.improve.planning import plan_rung
 from genwright.improve.workshop import Workshop
+from genwright.models.families import family_of
 from genwright.models.load import load_config, load_tokenizer
 from genwright.models.sources import cache_folder, cached, locate
 from genwright.plan import architectures
 from genwright.plan.asked import check_asked, check_context
-from genwright.plan.here.rungs import Asking, Machine, plan_training
+from genwright.plan.here.rungs import Asking, Machine, Reading, plan_training
+from genwright.plan.traced.heads import CLASSES
 from genwright.precision.policy import resolve
 from genwright.project.apply import Context, decide_project
+
+ANSWERS = 8
+"""Of each prompt, where a model learns from a group of its own."""
 
 
 def plan_project(spec: Any, base: Path) -> dict[str, Any]:
@@ -101,17 +108,32 @@ def estimate_model(
         {"adapter": adapter, "objective": objective, "rank": rank}, config.to_dict(), steps=steps, rows=batch_size
     )
     check_context(seq_len, config.to_dict())
-    parts = {"rank": rank} if rank and adapter != "full" else {}
-    recipe = Recipe(
-        OBJECTIVES[objective](), ADAPTERS[adapter](**parts), resolve(precision).name, steps, batch_size, 1e-4, pack_tokens=seq_len
-    )  # fmt: skip
-    rows = [Encoded([1] * seq_len, [False] + [True] * (seq_len - 1), 0, str(row)) for row in range(batch_size)]
+    made = OBJECTIVES[objective]()
+    recipe, feed = _sized(made, ADAPTERS[adapter](**({"rank": rank} if rank and adapter != "full" else {})), config, seq_len=seq_len,
+                          batch_size=batch_size, steps=steps, precision=resolve(precision).name)  # fmt: skip
     machine = Machine(cache_folder() / "calibrations", watts, usd_per_hour)
-    asking = Asking([max(2, seq_len // 2)], [max(2, seq_len // 2)], max(2, seq_len // 2))
+    half = max(2, seq_len // 2)
+    writes = made.head in ("language", "value") and family_of(config) != "encoder"
+    asking = Asking([half], [half], half) if writes else Asking([], [], 0, Reading(feed, made, recipe.head))
     card = models().get(name)
     weights = (card.parameters if card and card.parameters else 0) * 4
-    estimate = plan_training(recipe, config, plain_feed(rows), asking, machine, weights_bytes=weights)
+    estimate = plan_training(recipe, config, feed, asking, machine, weights_bytes=weights)
     return {"model": name, "device": "this machine", "recipe": recipe.to_json(), "planned": estimate.to_json()}
+
+
+def _sized(
+    objective: Any, adapter: Any, config: Any, *, seq_len: int, batch_size: int, steps: int, precision: str
+) -> tuple[Recipe, Feed]:
+    """A recipe and rows for it of a stated length: one row a microbatch, all of a step where its rows are compared."""
+    labels = CLASSES if objective.head in ("classes", "tags") else ()
+    answers = 1 if objective.head == "value" else ANSWERS
+    rollouts = Rollouts(answers, 1, max(1, seq_len // 2), "") if objective.layout == "prompts" else None
+    feed = blank_feed(objective, family_of(config), seq_len, batch_size, labels)
+    together = sum(row.num_tokens for row in feed.encoded) if objective.couples_rows else seq_len
+    recipe = Recipe(
+        objective, adapter, precision, steps, batch_size, 1e-4, pack_tokens=together, labels=labels, rollouts=rollouts
+    )
+    return recipe, blank_round(recipe, feed) if rollouts else blank_columns(recipe, feed, config)
 
 
 def config_of(name: str, base: Path) -> Any:
