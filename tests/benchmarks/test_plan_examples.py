@@ -26,7 +26,7 @@ def test_a_row_by_hand() -> None:
     rung = {"quantities": {"host_bytes": host, "seconds": {"planned": 1.0, "measured": 2.0, "error": -0.5}}}
     rows = {"a": {"lora": rung | {"live_bytes": {"planned": 5, "measured": 6}}}, "b": {"left_out": "no data"}}
     assert plan_examples.table(rows).splitlines()[2:] == [
-        "| a, lora | 110 · 100 | +10 % | 1.0 · 2.0 | -50 % | not equal |"
+        "| a, lora | 110 · 100 | +10 % | 1.0 · 2.0 | -50 % | -16.667 % |"
     ]
     kept = plan_examples.summary(rows)
     assert (
