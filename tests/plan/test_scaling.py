@@ -144,6 +144,22 @@ def test_the_interval_loses_least() -> None:
     assert loss_per_day(daly(save, mtbf), save, mtbf) == pytest.approx(least, rel=1e-3)
 
 
+@pytest.mark.parametrize(("save", "mtbf"), [(2.0, 3600.0), (30.0, 36000.0), (600.0, 86400.0)])
+def test_half_and_twice_of_young_s_interval_lose_a_quarter_more(save: float, mtbf: float) -> None:
+    """Delta / t + t / 2M at k times sqrt(2 delta M) is (1 / k + k) / 2 of its least, sqrt(2 delta / M)."""
+    least = 86400 * math.sqrt(2 * save / mtbf)
+    for factor in (0.5, 1.0, 2.0):
+        expected = least * (1 / factor + factor) / 2
+        assert loss_per_day(factor * young(save, mtbf), save, mtbf) == pytest.approx(expected)
+    told = cadence(save, 1, mtbf)["lost_seconds_per_day"]
+    assert 1.15 < told["half"] / told["at"] < 1.35 and 1.15 < told["twice"] / told["at"] < 1.35
+
+
+def test_a_save_that_takes_as_long_as_machines_live_is_done_once_a_life() -> None:
+    """Daly 2006: from two lives on the interval is a life, and no day loses more than a day."""
+    assert daly(7200.0, 3600.0) == 3600.0 and loss_per_day(1.0, 7200.0, 3600.0) == 86400.0
+
+
 def test_a_job_of_more_machines_fails_as_many_times_as_often() -> None:
     one, many = cadence(30.0, 1, 1e6), cadence(30.0, 16, 1e6)
     assert many["job_mtbf_seconds"] == one["job_mtbf_seconds"] / 16
