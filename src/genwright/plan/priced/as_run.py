@@ -72,15 +72,16 @@ def _in_one_kernel(op: Op, scores: float) -> Op:
     tokens = round(math.sqrt(scores / 4 / several)) if several > 1 else 0
     if not tokens or not _is_scores(op, tokens):
         return op
+    width = m + n + k - 2 * tokens
     name = "attention_backward" if op.phase == "backward" else "attention"
-    moved = 2.0 * several * tokens * (m + n + k - 2 * tokens)
-    return op._replace(
-        op=name, kind="attention", dtype="bf16", bytes=moved, shape=(tokens, tokens, m + n + k - 2 * tokens, several)
-    )
+    moved = 2.0 * several * tokens * width
+    return op._replace(op=name, kind="attention", dtype="bf16", bytes=moved, shape=(tokens, tokens, width, several))
 
 
 GROUPED = "aten._grouped_mm"
 """Products of tokens with the weights of the expert that each was drawn to: torch's counter of FLOPs has no formula for them."""
+ROWS_TOGETHER = 8
+"""Kernels take an expert's rows by so many at least."""
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
@@ -94,10 +95,6 @@ def _by_experts(op: Op, setup: Setup) -> Op:
     rows = lambda size: max(ROWS_TOGETHER, math.ceil(size / experts / ROWS_TOGETHER) * ROWS_TOGETHER)
     shape = (m, n, rows(k), experts) if several > 1 else (rows(m), n, k, experts)
     return op._replace(flops=2.0 * math.prod(shape), shape=shape)
-
-
-ROWS_TOGETHER = 8
-"""Kernels take an expert's rows by so many at least."""
 
 
 def _around_the_ring(op: Op, ranks: int) -> Op:

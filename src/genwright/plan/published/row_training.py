@@ -86,6 +86,8 @@ WHOLE_DEFAULT = {"litgpt": 512, "nanogpt": 480}
 USUAL_DEVICE = "a100-80gb"
 FUSED_SINCE = ((2022, 5, ("flash", "sdpa")), (2023, 3, ("sdpa",)))
 """(year, month, attentions that nobody had before): FlashAttention (arXiv 2205.14135); torch 2.0's scaled_dot_product_attention."""
+FUSED_TORCH = {"nanogpt": "sdpa"}
+"""Frameworks whose one kernel is torch's own, whatever it is traced as."""
 BY_MEMORY = ("t4", "rtx-4090", "v100-32gb", "a100-40gb", "rtx-a6000", "a100-80gb")
 """Stand-ins for a device of which only the memory is known."""
 
@@ -203,10 +205,6 @@ def _of_its_day(row: Mapping[str, str], values: dict[str, Any], framework: str, 
         return {}
     notes.append(f"attention = eager: published in {day[0]}, before {usual} attention was")
     return {"attention": "eager"}
-
-
-FUSED_TORCH = {"nanogpt": "sdpa"}
-"""Frameworks whose one kernel is torch's own, whatever it is traced as."""
 
 
 def _reaching(config: dict[str, Any], tokens: int, notes: list[str]) -> dict[str, Any]:
