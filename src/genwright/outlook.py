@@ -25,6 +25,7 @@ from genwright.engine.recipe import Recipe, Rollouts
 from genwright.engine.rollouts import blank_round
 from genwright.improve.placing import memory_bytes
 from genwright.improve.planning import plan_rung
+from genwright.improve.unlearning_plan import plan_unlearning
 from genwright.improve.workshop import Workshop
 from genwright.models.families import family_of
 from genwright.models.load import load_config, load_tokenizer
@@ -68,6 +69,8 @@ def plan_project(spec: Any, base: Path) -> dict[str, Any]:
                 format=scope["format"],
             ).to_json()  # fmt: skip
         planned = {rung: plan_rung(workshop, rung) for rung in workshop.ladder}
+        if spec.unlearn.forget:
+            planned["unlearn"] = plan_unlearning(workshop, base)
         plan["rungs"] = [{"name": rung, "planned": estimate.to_json()} for rung, estimate in planned.items()]
         plan["fits"] = all(estimate.quantities["host_bytes"].low <= memory_bytes(spec) for estimate in planned.values())
         plan["notes"] += told

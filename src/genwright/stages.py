@@ -35,9 +35,11 @@ from genwright.improve.selecting import TryOut
 from genwright.improve.solution import Solution
 from genwright.improve.unlearning import of_project, succeeded
 from genwright.improve.unlearning import unlearn as unlearned
+from genwright.improve.unlearning_plan import plan_unlearning
 from genwright.improve.workshop import Workshop
 from genwright.models.choose import choose_model
 from genwright.models.made_card import write_card
+from genwright.plan.here.verify import measuring
 from genwright.project.apply import Context
 
 SPLITS = ("train", "validation", "test")
@@ -137,12 +139,17 @@ def unlearn(context: Context) -> dict[str, Any]:
     workshop = Workshop.of(context, made=context.inputs["adapt"])
     say = lambda text: context.events.write("note", stage="unlearn", text=text)
     whole, parity = _one_model(workshop, context, say)
-    found = unlearned(of_project(context.spec, Path(whole.model), context.base), context.out, say, context.stop)
+    planned = plan_unlearning(workshop, context.base).to_json()
+    context.events.write("planned", stage="unlearn", **planned)
+    with measuring() as spent:
+        found = unlearned(of_project(context.spec, Path(whole.model), context.base), context.out, say, context.stop)
+    measured = {"train_seconds": found["seconds"], "seconds": spent.seconds, "host_bytes": spent.peak_bytes}
     if (context.out / "adapter").exists():
         forgot = replace(whole, adapter=str(context.out / "adapter"))
         parity["merged after forgetting"] = merge_checked(workshop, forgot, context.out / "model", say)["parity"]
         shutil.rmtree(context.out / "adapter")
-    return {**found, "model": "model", "parity": parity, "met": succeeded(found)}
+    told = {"planned": planned, "measured": measured, "parity": parity}
+    return {**found, "model": "model", **told, "met": succeeded(found)}
 
 
 def _one_model(workshop: Workshop, context: Context, say: Say) -> tuple[Solution, dict[str, Any]]:

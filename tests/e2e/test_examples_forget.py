@@ -39,6 +39,14 @@ def test_one_person_is_forgotten_and_the_others_are_not(
         set(found["benchmarks"]) == {"skills", "others, in new words"} and found["benchmarks"]["skills"]["rows"] == 53
     )
     assert found["met"] is (done.code == 0)
+    for name in ("train_seconds", "seconds", "host_bytes"):
+        assert found["planned"][name] > 0 and found["measured"][name] > 0
+    assert found["measured"]["train_seconds"] < found["measured"]["seconds"]
+    assert (
+        found["planned"]["low"]["host_bytes"]
+        <= found["measured"]["host_bytes"]
+        <= found["planned"]["high"]["host_bytes"]
+    )
 
     handed, forgot = (Path(done.json["artifacts"][name]) / "model" for name in ("integrate", "unlearn"))
     assert (handed / "model.safetensors").read_bytes() == (forgot / "model.safetensors").read_bytes()
@@ -49,7 +57,10 @@ def test_one_person_is_forgotten_and_the_others_are_not(
     again = genwright_here(project, "apply", "--json", *(word for one in short for word in ("--set", one)))
     assert {one["action"] for one in again.json["stages"]} == {"reuse"}
     page = genwright_here(project, "report")
-    assert page.code == 0 and "Unlearning by npo" in (project / "report.html").read_text()
+    told = (project / "report.html").read_text()
+    assert page.code == 0 and "Unlearning by npo" in told and "<caption>unlearn" in told.replace("</caption>", "")
+    ahead = genwright_here(project, "plan", "--json", *(word for one in short for word in ("--set", one))).json
+    assert [rung["name"] for rung in ahead["rungs"]] == ["full", "unlearn"]
     monkeypatch.setattr("sys.argv", ["table.py"])
     runpy.run_path(str(project / "table.py"), run_name="__main__")
     assert "| forget: ROUGE-L |" in capsys.readouterr().out

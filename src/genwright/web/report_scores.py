@@ -134,8 +134,10 @@ def _loss_of(rung: str, train: list[tuple[float, float]], valid: list[tuple[floa
 
 
 def planned(results: Results) -> Html | None:
-    """What the plan foretold beside what was measured, for every rung that has either."""
-    tables = [_planned_table(rung) for rung in results.rungs() if rung.get("planned") or rung.get("measured")]
+    """What the plan foretold beside what was measured, for every rung, and for forgetting, where there is either."""
+    forgetting = {"name": "unlearn", **results.stages.get("unlearn", {})}
+    told = [one for one in (*results.rungs(), forgetting) if one.get("planned") or one.get("measured")]
+    tables = [_planned_table(one) for one in told]
     if not any(tables):
         return None
     lead = (
