@@ -88,8 +88,6 @@ def _harmful(data: Path) -> dict[str, list[str]]:
     }
     folder = data / "harmful_behaviors"
     found = {name: [row[field] for row in lines(folder / f"{name}.jsonl")] for name, field in names.items()}
-    for row in lines(folder / "harmbench_text_all.jsonl"):
-        found.setdefault(f"harmbench {row['FunctionalCategory']}", []).append(row["Behavior"])
     injections = json.loads((data / "cyberseceval_prompt_injection" / "prompt_injection.json").read_text())
     return {**found, "injection": [row["user_input"] for row in injections]}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contrast import security
 
 from data import conversations
 from genwright.base.files import json_lines
@@ -23,7 +24,7 @@ from genwright.serve.clusters import at_most, logistic
 from genwright.serve.contracts import Request
 from genwright.serve.embed import Embedder
 from genwright.serve.guard import ENCODER, MOST_TOKENS, ConversationGuard, Head, write_head
-from genwright.serve.risk import FEATURES, Conversation, features, probability
+from genwright.serve.risk import FEATURES, WINDOW, Conversation, features, probability
 
 HERE = Path(__file__).parent
 FALSE_ALARMS = 0.01
@@ -85,16 +86,20 @@ def exported(model: Path, out: Path) -> Embedder:
 
 
 def train_turns(train: Rows, held: Rows, embedder: Embedder) -> Head:
-    """Three classes over a text's vector; each of the two that alarm is told against the harmless one."""
-    labels = ("harmless", "harmful", "injection")
-    x = np.vstack([embedder(texts_of(train[label])) for label in labels])
-    y = np.concatenate([[number] * len(train[label]) for number, label in enumerate(labels)])
-    weight, bias = logistic(x, y, len(labels), l2=1e-3, rounds=500)
+    """Three classes over a text's vector; each of the two that alarm is told against the harmless one.
+
+    The head, not the encoder, learns what attackers ask of a technique and what defenders do.
+    """
+    attacks, defence = security()
+    texts = [texts_of(train["harmless"]) + defence, texts_of(train["harmful"]) + attacks, texts_of(train["injection"])]
+    label = np.concatenate([[number] * len(some) for number, some in enumerate(texts)])
+    weight, bias = logistic(np.vstack([embedder(some) for some in texts]), label, len(texts), l2=1e-4, rounds=500)
     against = lambda number: ((weight[:, number] - weight[:, 0]).astype(np.float32), float(bias[number] - bias[0]))
     (harm, harm_bias), (injection, injection_bias) = against(1), against(2)
-    empty = np.zeros(len(FEATURES), np.float32)
+    empty, nothing = np.zeros(len(FEATURES), np.float32), np.zeros_like(harm)
     head = Head(
-        harm_D=harm, harm_bias=harm_bias, injection_D=injection, injection_bias=injection_bias, talk_R=empty, talk_bias=0.0,
+        harm_D=harm, harm_bias=harm_bias, injection_D=injection, injection_bias=injection_bias,
+        joined_D=nothing, joined_bias=0.0, talk_R=empty, talk_bias=0.0,
         talk_mean_R=empty, talk_scale_R=empty + 1, thresholds={}, encoder=embedder.sha256,
     )  # fmt: skip
     quiet = [np.array([head.odds(embedder.one(text), text) for text in texts]) for texts in kinds(held["harmless"])]
@@ -116,31 +121,52 @@ def kinds(harmless: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def train_talks(head: Head, train: Rows, held: Rows, embedder: Embedder) -> Head:
-    """Every prefix of at least two turns of a dialogue is a row: the alarm has to come early."""
-    goals = lambda rows, label: [text for text in texts_of(rows[label]) if len(text) < LONGEST_GOAL]
-    x, y = _talks(
-        head, conversations(goals(train, "harmful"), goals(train, "harmless"), TALKS, 0), embedder, prefixes=True
+    """Every prefix of at least two turns of a dialogue is a row: the alarm has to come early.
+
+    First what the last turns come to as one text, then the numbers of the whole; these from goals that the first has not seen.
+    """
+    goals = lambda rows, label, part: [text for text in texts_of(rows[label])[part::2] if len(text) < LONGEST_GOAL]
+    talks = lambda rows, part, seed: conversations(
+        goals(rows, "harmful", part), goals(rows, "harmless", part), TALKS, seed
     )
+    head = _joined(head, talks(train, 0, 0), embedder)
+    x, y = _talks(head, talks(train, 1, 1), embedder, early=True)
     mean, scale = x.mean(0), x.std(0) + 1e-6
     weight, bias = logistic((x - mean) / scale, y, 2, l2=1e-3, rounds=500)
     head = replace(
         head, talk_R=(weight[:, 1] - weight[:, 0]).astype(np.float32), talk_bias=float(bias[1] - bias[0]),
         talk_mean_R=mean.astype(np.float32), talk_scale_R=scale.astype(np.float32),
     )  # fmt: skip
-    quiet = [one for one in conversations(goals(held, "harmful"), goals(held, "harmless"), TALKS, 1) if not one[1]]
-    x, _ = _talks(head, quiet, embedder, prefixes=False)
+    x, _ = _talks(head, [one for one in talks(held, 0, 2) if not one[1]], embedder, early=False)
     odds = (x - mean) / scale @ head.talk_R + head.talk_bias
     head.thresholds["escalation"] = probability(at_most(odds, FALSE_ALARMS))
     return head
 
 
-def _talks(head: Head, talks: list[tuple[list[str], int]], embedder: Embedder, *, prefixes: bool) -> tuple[Any, Any]:
+def _joined(head: Head, talks: list[tuple[list[str], int]], embedder: Embedder) -> Head:
+    rows = [
+        ("\n".join(turns[max(0, end - WINDOW) : end]), label)
+        for turns, label in talks
+        for end in prefixes(len(turns), label)
+    ]
+    weight, bias = logistic(embedder([text for text, _ in rows]), [label for _, label in rows], 2, l2=1e-2, rounds=500)
+    return replace(
+        head, joined_D=(weight[:, 1] - weight[:, 0]).astype(np.float32), joined_bias=float(bias[1] - bias[0])
+    )
+
+
+def prefixes(turns: int, label: int) -> range:
+    """The lengths at which a dialogue is a row: an escalation's first half is still harmless."""
+    return range(max(2, turns // 2 + 1) if label else 2, turns + 1)
+
+
+def _talks(head: Head, talks: list[tuple[list[str], int]], embedder: Embedder, *, early: bool) -> tuple[Any, Any]:
     guard, x, y = ConversationGuard(embedder, head), [], []
     for turns, label in talks:
         state: dict[str, Any] = {}
         for number in range(2, len(turns) + 1):
             talk: Conversation = guard.scored(Request("chat", "auto", messages(turns[:number])).messages, state)
-            if number == len(turns) or (prefixes and (not label or number > len(turns) // 2)):
+            if number == len(turns) or (early and number in prefixes(len(turns), label)):
                 x.append(features(talk, head.harm_D))
                 y.append(label)
     return np.array(x), np.array(y)

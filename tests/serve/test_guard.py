@@ -33,7 +33,7 @@ def head(talk=None) -> Head:
     weights = np.array([dict(talk or {}).get(name, 0.0) for name in FEATURES], np.float32)
     zero, one = np.zeros(len(FEATURES), np.float32), np.ones(len(FEATURES), np.float32)
     return Head(
-        harm_D=harm, harm_bias=-20.0, injection_D=0 * harm, injection_bias=-2.0, talk_R=weights, talk_bias=-4.0, talk_mean_R=zero, talk_scale_R=one, thresholds={"harmful": 0.9, "injection": 0.5, "escalation": 0.5}, encoder="words",
+        harm_D=harm, harm_bias=-20.0, injection_D=0 * harm, injection_bias=-2.0, joined_D=harm, joined_bias=-20.0, talk_R=weights, talk_bias=-4.0, talk_mean_R=zero, talk_scale_R=one, thresholds={"harmful": 0.9, "injection": 0.5, "escalation": 0.5}, encoder="words",
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ OVERRIDES = re.compile(
 )
 """Words that take instructions back: an injection wherever in a long text they stand."""
 
-PATTERN_ODDS = 3.0
+PATTERN_ODDS = 6.0
 """Added to the log odds of an injection where such words are found."""
 MOST_SEARCHED = 100_000
 
@@ -53,6 +53,9 @@ class Head:
     harm_bias: float
     injection_D: Vector
     injection_bias: float
+    joined_D: Vector
+    joined_bias: float
+    """Of the last turns read as one text: what their fragments come to."""
     talk_R: Vector
     talk_bias: float
     talk_mean_R: Vector
@@ -68,6 +71,10 @@ class Head:
         return float(vector_D @ self.harm_D) + self.harm_bias, float(
             vector_D @ self.injection_D
         ) + self.injection_bias + pattern
+
+    def joined_odds(self, vector_D: Vector) -> float:
+        """Log odds that some turns, read as one text, belong to an escalation."""
+        return float(vector_D @ self.joined_D) + self.joined_bias
 
     def talk_odds(self, talk: Conversation) -> float:
         """Log odds that a conversation is an escalation."""
@@ -168,7 +175,7 @@ class ConversationGuard:
         vector = self.embedder.one(text)
         state["odds"] = self.head.odds(vector, text)
         joined_text = "\n".join(text_of(messages[place]) for place in users[-WINDOW:])
-        joined = self.head.odds(self.embedder.one(joined_text), joined_text)[0] if len(users) > 1 else state["odds"][0]
+        joined = self.head.joined_odds(self.embedder.one(joined_text))
         reply = next((text_of(one) for one in reversed(messages[: users[-1]]) if one.get("role") == "assistant"), "")
         heard = state.pop("reply", None)
         if heard is None and reply:

@@ -1,6 +1,6 @@
 """The risk of a conversation, from its turns: what no single turn shows. Numbers in, numbers out.
 
-Of each user turn there are a vector and two harm scores (log odds): of the turn, and of the last turns read as one text. From them:
+Of each user turn there are a vector and two scores (log odds): its harm, and whether the last turns, read as one text, climb. From them:
 
     last, worst, mean      of the turns' scores
     joined, worst joined   of the last `WINDOW` user turns as one text
