@@ -83,7 +83,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--name", default="now", help="what this score is kept as (default: now)")
     parser.add_argument("--kind", default="", help="training or serving alone; keeps nothing")
-    parser.add_argument("--only", default="", help="rows of sources so named, with commas between; kept under the name alone")
+    parser.add_argument(
+        "--only", default="", help="rows of sources so named, with commas between; kept under the name alone"
+    )
     chosen = parser.parse_args()
     with ROWS.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if chosen.kind in ("", row["kind"])]
