@@ -135,14 +135,7 @@ def plan_training(
     layouts = [layouts_of_step(recipe, feed, step) for step in range(recipe.steps)]
     longest, typical = steps_of(layouts)
     alike = place.ranks == 1 and told_by_few(recipe, config)
-
-    def traced(one: Any, more: Sequence[int]) -> tuple[Trace, Trace, dict[str, int]]:
-        steps = Steps(recipe, one, more, place)
-        widest, usual = (steps.trace(partial(_batches, recipe, feed, step, place.ranks)) for step in (longest, typical))
-        return widest, usual, steps.sizes()
-
-    with fake_ranks(place.ranks) if place.ranks > 1 else nullcontext():
-        widest, usual, sizes = by_few(config, alike, traced)
+    widest, usual, sizes = _traced(recipe, config, feed, (longest, typical), place, alike)
     kernels = machine.kernels()
     baseline = process_bytes(kernels)  # with every library and module that the run will load
     dtype = resolve(recipe.precision).compute
@@ -191,6 +184,20 @@ def plan_training(
     saving = cadence(snapshot / DISK_BYTES_PER_SECOND, 1, machine.mtbf_seconds)
     planned = _with_bill(quantities, breakdown, machine, (*notes, in_words(saving)))
     return replace(planned, facts={"checkpoint": saving})
+
+
+def _traced(
+    recipe: Recipe, config: Any, feed: Feed, numbers: tuple[int, int], place: Placement, alike: bool
+) -> tuple[Trace, Trace, dict[str, int]]:
+    """Two steps, and what the built recipe holds."""
+
+    def traced(one: Any, more: Sequence[int]) -> tuple[Trace, Trace, dict[str, int]]:
+        steps = Steps(recipe, one, more, place)
+        first, second = (steps.trace(partial(_batches, recipe, feed, step, place.ranks)) for step in numbers)
+        return first, second, steps.sizes()
+
+    with fake_ranks(place.ranks) if place.ranks > 1 else nullcontext():
+        return by_few(config, alike, traced)
 
 
 def _merging(recipe: Recipe, config: Any, alike: bool) -> int:
