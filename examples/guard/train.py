@@ -2,8 +2,9 @@
 
     python examples/guard/train.py --out FOLDER [--project FOLDER]
 
-Heads are fitted to the rows that the project learned from. Thresholds come from those that it held out: at most 1 % false alarms, where
-the rows of the training sets, sets of ordinary questions that were held out whole, and look-alikes weigh the same.
+Heads are fitted to the rows that the project learned from. Thresholds come from those that it held out, each kind of harmless row for
+itself: a threshold has at most 1 % false alarms on the rows of the training sets, on sets of ordinary questions that were held out
+whole, and on look-alikes.
 """
 
 from __future__ import annotations
@@ -103,15 +104,8 @@ def train_turns(train: Rows, held: Rows, embedder: Embedder) -> Head:
     )  # fmt: skip
     quiet = [np.array([head.odds(embedder.one(text), text) for text in texts]) for texts in kinds(held["harmless"])]
     for place, label in enumerate(("harmful", "injection")):
-        head.thresholds[label] = probability(quiet_at([odds[:, place] for odds in quiet]))
+        head.thresholds[label] = probability(max(at_most(odds[:, place], FALSE_ALARMS) for odds in quiet))
     return head
-
-
-def quiet_at(odds: list[Any]) -> float:
-    """The least log odds at which the kinds, each of the same weight, have at most `FALSE_ALARMS` on average."""
-    return next(
-        one for one in np.sort(np.concatenate(odds)) if np.mean([np.mean(kind > one) for kind in odds]) <= FALSE_ALARMS
-    )
 
 
 def kinds(harmless: list[dict[str, Any]]) -> list[list[str]]:

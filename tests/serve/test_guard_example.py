@@ -134,7 +134,7 @@ def held_of(train, rows):
     }
 
 
-def test_heads_are_trained_and_their_thresholds_hold_over_the_kinds_of_held_out_rows(example, tmp_path, monkeypatch):
+def test_heads_are_trained_and_their_thresholds_hold_on_each_kind_of_held_out_rows(example, tmp_path, monkeypatch):
     train, embedder = example[1], WordEmbedder()
     monkeypatch.setattr(train, "TALKS", 28)
     plain = [*asked("bread", 300), *asked("stars", 300)]
@@ -153,16 +153,9 @@ def test_heads_are_trained_and_their_thresholds_hold_over_the_kinds_of_held_out_
         guard.check_input(Request("chat", "auto", ({"role": "user", "content": text},)), {}).action == "block" for text in texts
     ])  # fmt: skip
     assert blocked(parts["harmful"][1]) > 0.8 and blocked(parts["injection"][1]) > 0.8
-    assert (blocked(parts["harmless"][1]) + blocked(chess)) / 2 <= 0.03
+    assert blocked(parts["harmless"][1]) <= 0.03 and blocked(chess) <= 0.03
 
 
 def test_what_was_not_applied_is_no_guard(example, tmp_path):
     with pytest.raises(SystemExit, match="was not applied"):
         example[1].applied(tmp_path)
-
-
-def test_a_threshold_weighs_each_kind_the_same(example):
-    many, few = np.arange(1000) / 1000, np.arange(10.0)
-    found = example[1].quiet_at([many, few])
-    assert found == 9.0, "one in ten of the few alarms is too many, however many there are of the others"
-    assert np.mean([np.mean(one > example[1].quiet_at([many, many + 1])) for one in (many, many + 1)]) <= 0.01
