@@ -40,7 +40,7 @@ class Session:
     ) -> list[str]:
         """The next turn of many."""
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=temperature, seed=self.seed)
-        shown = [self.answering.with_examples(messages) for messages in conversations]
+        shown = [self.answering.with_examples(messages, self.max_new_tokens) for messages in conversations]
         return self.answering.reply(shown, sampling, progress)
 
     def log_probabilities(self, asked: Sequence[tuple[str, str]]) -> list[float]:

@@ -135,3 +135,10 @@ def test_a_finished_attempt_is_bound_by_the_end_of_its_interval_that_is_nearest_
     assert tried({**done, "skipped": "why"}, spec("value"), True) == Tried(
         None, None, {"hours": 2.0, "usd": 6.0}, "why"
     )
+
+
+def test_a_score_that_meets_the_target_by_luck_alone_is_said_to() -> None:
+    lucky = lambda name, left: Tried(60.0 if name == "b" else 40.0, 30.0, {})
+    climbed = climb([Rung("a"), Rung("b"), Rung("c")], lucky, target=50.0)
+    assert (climbed.chosen, climbed.met, len(climbed.tried)) == ("b", False, 3)
+    assert climbed.why == "b scores 60, but no rung's interval clears the target of 50"

@@ -17,6 +17,7 @@ from genwright.improve.attempting import attempt
 from genwright.improve.budget import Meter, OutOfBudget, cost, seconds_left, spent_seconds
 from genwright.improve.climbing import climb_project
 from genwright.improve.halving import Round, halve, rounds, work
+from genwright.improve.planning import asking_of
 from genwright.improve.prompts import Prompt, instructed, instructions, prompts
 from genwright.improve.searching import candidates, lora_work, prompt_work, with_search
 from genwright.improve.workshop import Workshop
@@ -205,6 +206,15 @@ def test_prompts_that_do_not_fit_the_context_are_not_tried(
     assert not any(prompt.examples == 4 and prompt.instruction for prompt in found), "an instruction takes room too"
     assert max(prompt.examples for prompt in at(longest + 4)) == 0
     assert at(1) == [Prompt()], "the plain question is asked where nothing fits"
+
+
+def test_what_is_not_shown_for_want_of_room_is_not_planned(
+    shop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = shop('adapt.ladder=["few-shot"]', "adapt.max_new_tokens=6")
+    longest = made.longest_prompt(4)
+    monkeypatch.setattr(Workshop, "context", longest + 5)
+    assert max(asking_of(made, "few-shot").prompts) == longest - 1
 
 
 def test_the_largest_cluster_stands_first_and_its_middle_row_leads() -> None:

@@ -36,6 +36,7 @@ def test_the_form_in_which_it_was_judged(tmp_path: Path, prompt: dict[str, Any])
     judged = SimpleNamespace(
         solution=Solution("prompt-search", "", **prompt),
         nearest=NearestExamples(ROWS),
+        _fits=lambda put, room: True,
     )
     assert _examples(store, tmp_path)(ASKED) == Answering.with_examples(judged, ASKED)
 

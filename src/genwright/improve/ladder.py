@@ -84,9 +84,11 @@ def _ended(tried: list[Attempt], target: float | None, higher_is_better: bool) -
     best = max(scores, key=lambda name: scores[name] if higher_is_better else -scores[name])
     if target is None:
         return Climb(tuple(tried), best, None, _with_skipped(f"no target was given; {best} scored best", tried))
-    return Climb(
-        tuple(tried), best, False, _with_skipped(f"no rung meets the target of {target:g}; {best} comes nearest", tried)
-    )
+    if _meets(scores[best], target, higher_is_better):
+        why = f"{best} scores {scores[best]:.3g}, but no rung's interval clears the target of {target:g}"
+    else:
+        why = f"no rung meets the target of {target:g}; {best} comes nearest"
+    return Climb(tuple(tried), best, False, _with_skipped(why, tried))
 
 
 def _with_skipped(why: str, tried: list[Attempt]) -> str:

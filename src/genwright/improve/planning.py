@@ -153,7 +153,10 @@ def asking_of(workshop: Workshop, rung: str) -> Asking:
     shown = max(prompt.examples for prompt in candidates(workshop, rung)) if searched else made.examples
     written = lambda row: len(workshop.tokenizer(reference(row), add_special_tokens=False).input_ids)
     answers = [written(row) for row in workshop.judged_on]
-    return Asking(workshop.prompt_lengths(shown), answers, workshop.spec.adapt.max_new_tokens)
+    lengths, written_at_most = workshop.prompt_lengths(shown), workshop.spec.adapt.max_new_tokens
+    if shown and workshop.family == "decoder":  # examples that leave no room for an answer are not shown
+        lengths = [min(length, max(1, workshop.context - written_at_most)) for length in lengths]
+    return Asking(lengths, answers, written_at_most)
 
 
 def _only_read(workshop: Workshop, rung: str) -> bool:

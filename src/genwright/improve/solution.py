@@ -18,7 +18,7 @@ from genwright.improve.prompts import Prompt, instructed
 from genwright.improve.reading import READERS, Progress, classes_of, tags_of
 from genwright.models.attention import NAME
 from genwright.models.families import Head, family_of
-from genwright.models.generate import Sampling, generate, generate_targets
+from genwright.models.generate import Sampling, context_of, generate, generate_targets
 from genwright.models.load import load_model, load_tokenizer, quiet
 from genwright.precision.policy import resolve
 
@@ -83,14 +83,24 @@ class Answering:
             self.model = open_adapter(self.model, Path(solution.adapter))
         self.nearest = NearestExamples(list(train)) if solution.examples else None
 
-    def with_examples(self, messages: Sequence[Message]) -> list[Message]:
-        """The conversation that is put to the model: as asked, with the nearest training rows before it where they help."""
+    def with_examples(self, messages: Sequence[Message], room: int = 1) -> list[Message]:
+        """The conversation that is put to the model: as asked, with the nearest training rows before it where they help.
+
+        As many are shown as leave `room` tokens of a decoder's context for the answer; the farthest are left out first.
+        """
         solution = self.solution
-        if self.nearest is None or not solution.examples:
-            return instructed(messages, solution.instruction)
-        shown = self.nearest.nearest(str(messages[-1]["content"]), solution.examples)
-        ordered = shown if solution.nearest_last else shown[::-1]
-        return instructed(few_shot_messages(messages, ordered), solution.instruction)
+        shown = self.nearest.nearest(str(messages[-1]["content"]), solution.examples) if self.nearest else []
+        while True:
+            ordered = shown if solution.nearest_last else shown[::-1]
+            put = instructed(few_shot_messages(messages, ordered), solution.instruction)
+            if not shown or self._fits(put, room):
+                return put
+            shown = shown[1:]
+
+    def _fits(self, messages: list[Message], room: int) -> bool:
+        if family_of(self.model.config) != "decoder":
+            return True
+        return len(encode_prompt(messages, self.tokenizer)) + room <= context_of(self.model)
 
     def ask_as_(self, prompt: Prompt) -> None:
         """From now on, put questions in this form. The examples of a model opened without any cannot be shown."""
@@ -102,7 +112,8 @@ class Answering:
         if reader is not None:
             assert self.setting is not None, "a head of classes is opened with the setting of its objective"
             return reader(self.model, rows, self.setting, progress)
-        return self.reply([self.with_examples(row.conversation[:-1]) for row in rows], sampling, progress)
+        put = [self.with_examples(row.conversation[:-1], sampling.max_new_tokens) for row in rows]
+        return self.reply(put, sampling, progress)
 
     def read(self, metric: str, rows: Sequence[Row], progress: Progress | None = None) -> list[float]:
         """Each row's score by a metric that is read off the model."""

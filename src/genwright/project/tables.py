@@ -148,8 +148,8 @@ class Adapt:
     pairs: int = 256
     """The most training rows that the rung `preference` answers in search of wrong answers."""
 
-    stop_at: Literal["value", "interval"] = "value"
-    """What must clear `scope.target` for climbing to stop: the score on the validation rows, or the near end of its interval."""
+    stop_at: Literal["interval", "value"] = "interval"
+    """What must clear `scope.target` for climbing to stop: the near end of the score's 95 % interval, or the score itself."""
 
     steps: int = 0
     """Optimiser steps. 0: as many as `epochs` make."""
