@@ -75,6 +75,12 @@ def test_a_base_of_the_hub_is_named_as_the_hub_does() -> None:
     assert block["base_model"] == "owner/name" and block["library_name"] == "peft" and block["license"] == "unknown"
 
 
+def test_a_card_does_not_tell_where_on_whose_machine_the_base_lay() -> None:
+    at = "folder:/home/somebody/models/tiny?sha256=ab12"
+    text = write_card("x", {"select": {"model": "folder:tiny", "source": at}})
+    assert "(`folder:tiny?sha256=ab12`)" in text and "somebody" not in text
+
+
 def test_a_stage_that_has_not_run_is_left_out() -> None:
     text = write_card("x", {})
     assert text.endswith("# x\n\nMade with Genwright.\n\n") or text.rstrip().endswith("Made with Genwright.")

@@ -6,6 +6,7 @@ Only what the stages recorded is said: a stage that has not run leaves its secti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from genwright.base.units import Bytes, Joules, Money, Seconds
@@ -101,6 +102,13 @@ def _hub_name(source: str) -> str:
     return source.removeprefix("hub:").partition("@")[0] if source.startswith("hub:") else ""
 
 
+def _told(source: str) -> str:
+    """A source as others may read it: of a folder or file on this machine its name, not the way to it."""
+    kind, _, where = source.partition(":")
+    path, pin, digest = where.partition("?")
+    return f"{kind}:{PurePath(path).name}{pin}{digest}" if kind in ("folder", "gguf") else source
+
+
 def _chosen(summaries: Summaries) -> str:
     return str(summaries.get("evaluate", {}).get("chosen") or summaries.get("adapt", {}).get("chosen") or "")
 
@@ -116,7 +124,7 @@ def _rung(summaries: Summaries) -> Mapping[str, Any]:
 def _made(name: str, summaries: Summaries) -> str:
     select, adapt, integrate = (summaries.get(stage, {}) for stage in ("select", "adapt", "integrate"))
     lines = [f"# {name}", "", "Made with Genwright.", ""]
-    lines += [f"- **Base model**: {select['model']} (`{select.get('source', '')}`)"] if select.get("model") else []
+    lines += [f"- **Base model**: {select['model']} (`{_told(select.get('source', ''))}`)"] if select.get("model") else []
     lines += [f"- **About its weights**: {select['note']}"] if select.get("note") else []
     lines += [f"- **Method**: {_chosen(summaries)}"] if _chosen(summaries) else []
     lines += [
