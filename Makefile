@@ -37,9 +37,9 @@ lint: $(STAMP)  ## ruff, mypy, import contracts
 test: lint  ## everything that a change must pass
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
-test-web: $(STAMP)  ## the report in a real browser (installs Debian's chromium where it is missing)
+test-web: $(STAMP)  ## the report and the chat page in a real browser (installs Debian's chromium where it is missing)
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
-	$(BIN)/python -m pytest -m browser tests/web
+	$(BIN)/python -m pytest -m browser tests/web tests/serve/test_page.py
 
 proof: $(STAMP)  ## slow proofs: 20 kills, and the like
 	$(BIN)/python -m pytest -m proof

@@ -124,7 +124,9 @@ def _rung(summaries: Summaries) -> Mapping[str, Any]:
 def _made(name: str, summaries: Summaries) -> str:
     select, adapt, integrate = (summaries.get(stage, {}) for stage in ("select", "adapt", "integrate"))
     lines = [f"# {name}", "", "Made with Genwright.", ""]
-    lines += [f"- **Base model**: {select['model']} (`{_told(select.get('source', ''))}`)"] if select.get("model") else []
+    lines += (
+        [f"- **Base model**: {select['model']} (`{_told(select.get('source', ''))}`)"] if select.get("model") else []
+    )
     lines += [f"- **About its weights**: {select['note']}"] if select.get("note") else []
     lines += [f"- **Method**: {_chosen(summaries)}"] if _chosen(summaries) else []
     lines += [
