@@ -35,6 +35,7 @@ from genwright.plan.traced.heads import head_of, loss_at, read, train_heads_, va
 from genwright.plan.traced.losses import loss_of
 from genwright.plan.traced.pieces import Pieces, Segment, Weight
 from genwright.plan.traced.recorder import Cuts, Recorder
+from genwright.plan.traced.sequence import split_sequence_
 from genwright.plan.traced.setup import PAIRED, TRAINS_BASE, Setup
 from genwright.plan.traced.surgery import BITS_OF_BASE, FIRST_PROMPTED, adapt_, fuse_norms_, quantize_
 from genwright.plan.traced.trace_forward import cache_bytes, forward_peaks
@@ -56,6 +57,9 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
     splits = _split(small, setup.tensor_degree)
     with fake_weights_can_be_cast(), FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
         model = _model(small, setup, profile)
+        sequence = _splits_sequence(model, setup, profile) and splits
+        if sequence:
+            split_sequence_(model, setup.tensor_degree, keeps=not profile.fused_qkv)
         lists = _lists(model, stacks)
         weights, parameters = _weights(model, lists, setup)
         if setup.tensor_degree > 1 and setup.adapter != "full":
@@ -70,6 +74,8 @@ def trace_pieces(setup: Setup, profile: Profile, config: dict[str, Any], *, dept
             _recompute_(layer, setup.recompute, recorder)
         cuts = Cuts(recorder, lists)
         batch = _batch(small, setup, profile)
+        if sequence:
+            batch["position_ids"] = batch["input_ids"]  # of all tokens: the model sees a share of them
         with recorder:
             _microbatch(model, batch, setup, profile, recorder)
         cuts.remove()
@@ -132,6 +138,11 @@ def _split(config: Any, degree: int) -> bool:
         if getattr(text, name, None):
             setattr(text, name, max(1, getattr(text, name) // degree))
     return True
+
+
+def _splits_sequence(model: Any, setup: Setup, profile: Profile) -> bool:
+    """Whether norms and residuals are split over tokens. Virtual tokens are not counted among those that are."""
+    return setup.tensor_degree > 1 and profile.sequence_parallel and not hasattr(model, "genwright_length")
 
 
 def _divided(
