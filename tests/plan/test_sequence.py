@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from genwright.base.errors import RecipeError
 from genwright.plan.architectures import config_of
 from genwright.plan.priced.allocator import live_peak
 from genwright.plan.published.frameworks import filled
@@ -111,3 +112,32 @@ def test_a_rank_does_the_same_products() -> None:
 def test_virtual_tokens_are_planned_without_it() -> None:
     alone, split = (traced("torchtitan", degree, adapter="prompt-tuning") for degree in (1, 4))
     assert activations(split) < activations(alone)
+
+
+@pytest.mark.parametrize("framework", ["torchtitan", "megatron"])
+def test_ranks_of_a_split_row_hold_shares_of_the_state(framework: str) -> None:
+    """Eight devices hold one copy, however many of them split a row; and each reduces its gradients with the seven others."""
+    found = [
+        traced(framework, strategy="zero3", count=8, context_degree=degree, precision="bf16") for degree in (1, 2, 8)
+    ]
+    states = {
+        (one.part, sum(other.bytes for other in trace.allocations if other.part == one.part))
+        for trace in found
+        for one in trace.allocations
+        if one.part in ("weights", "optimizer")
+    }
+    assert len(states) == 2
+    assert {one.group for trace in found for one in trace.collectives if one.axis == "shards"} == {8}
+    assert activations(found[2]) < activations(found[0]) / 4
+
+
+def test_copies_of_a_split_row_add_their_gradients() -> None:
+    """Replicas that see parts of one row: without shards, gradients are summed over data x context."""
+    (summed,) = {one.group for one in traced("torchtitan", strategy="ddp", count=8, context_degree=4).collectives}
+    assert summed == 8
+
+
+def test_groups_that_split_state_are_of_all_replicas() -> None:
+    assert setup("torchtitan", strategy="hybrid", count=8, context_degree=2, sharding_factor=8).check().shards == 8
+    with pytest.raises(RecipeError, match="8 devices do not split into groups of 3"):
+        setup("torchtitan", strategy="hybrid", count=8, context_degree=2, sharding_factor=3).check()

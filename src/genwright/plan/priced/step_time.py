@@ -268,8 +268,8 @@ def _units(dtype: str, pace: Speeds) -> str:
 def _messages(trace: Trace, fabric: Fabric, setup: Setup, lanes: dict[str, float]) -> float:
     """Seconds of messages that computing does not hide, by phase."""
     strides = {"tensor": 1, "context": setup.tensor_degree, "experts": setup.tensor_degree}
-    inner = setup.tensor_degree * setup.context_degree
-    strides |= {"shards": inner, "replicas": inner * max(1, setup.shards), "pipeline": inner * setup.data_degree}
+    inner = setup.tensor_degree
+    strides |= {"shards": inner, "replicas": inner * max(1, setup.shards), "pipeline": inner * setup.replicas}
     hidden: dict[str, list[float]] = defaultdict(list)
     chosen = _chosen(setup) if setup.expert_degree > 1 else 1
     shown = 0.0

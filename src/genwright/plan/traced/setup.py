@@ -115,11 +115,20 @@ class Setup:
         return max(1, self.count // (self.tensor_degree * self.pipeline_degree * self.context_degree))
 
     @property
+    def replicas(self) -> int:
+        """Devices with the same weights: those of other rows, and those that split a row between them."""
+        return self.data_degree * self.context_degree
+
+    @property
     def shards(self) -> int:
-        """Devices that hold one copy of what the strategy splits."""
+        """Devices that hold one copy of what the strategy splits: of `replicas`, all or `sharding_factor`.
+
+        Ranks of a split row take part (torchtitan: the mesh "fsdp" is dp_shard x cp; Megatron: the optimizer's group is that of data
+        with context).
+        """
         if self.strategy in ("single", "ddp"):
             return 1
-        return self.sharding_factor or self.data_degree
+        return self.sharding_factor or self.replicas
 
     @property
     def tokens_per_step(self) -> int:
@@ -203,10 +212,10 @@ class Setup:
                 wanted=f"a count that {split} divides", found=f"--count {self.count}",
                 do=f"set --count {max(split, self.count // split * split)}",
             )  # fmt: skip
-        if self.sharding_factor and self.data_degree % self.sharding_factor:
-            possible = [number for number in range(1, self.data_degree + 1) if self.data_degree % number == 0]
+        if self.sharding_factor and self.replicas % self.sharding_factor:
+            possible = [number for number in range(1, self.replicas + 1) if self.replicas % number == 0]
             nearest = min(possible, key=lambda number: abs(number - self.sharding_factor))
             raise RecipeError(
-                f"{self.data_degree} devices do not split into groups of {self.sharding_factor}.",
+                f"{self.replicas} devices do not split into groups of {self.sharding_factor}.",
                 wanted=f"a sharding factor of {', '.join(map(str, possible))}", found=str(self.sharding_factor), do=f"set it to {nearest}",
             )  # fmt: skip

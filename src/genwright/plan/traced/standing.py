@@ -152,12 +152,12 @@ class Standing:
             if self.profile.gradient_buffer:
                 each = 4 if self.profile.gradient_buffer == "fp32" else self.compute
                 self.stream.take(weight.numel * each / (share if self.split_gradients else 1), "gradients")
-        if self.setup.data_degree > 1 and self.profile.buckets and self.setup.strategy == "ddp":
+        if self.setup.replicas > 1 and self.profile.buckets and self.setup.strategy == "ddp":
             self.stream.take(
                 sum(p.weight.numel * p.weight.bytes_each for p in self.weights if p.weight.trained),
                 "communication buffers",
             )
-        if self.setup.data_degree > 1 and self.profile.extra_communication:
+        if self.setup.replicas > 1 and self.profile.extra_communication:
             self.stream.take(self.profile.extra_communication, "communication buffers")
 
     def _take_or_host(self, size: float, part: str, host: bool) -> None:

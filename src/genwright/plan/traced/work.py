@@ -170,7 +170,7 @@ def _collectives(step: Step) -> tuple[Collective, ...]:
     elif step.split_state:
         trained = sum(sum(weight.numel for weight in weights if weight.trained) for weights in step.units.values())
         rows.append(Collective("all-gather", trained * step.compute, step.shards, 1.0, "optimizer", False))
-    data = setup.data_degree
+    data = setup.replicas
     kind = "reduce-scatter" if step.split_state else "all-reduce"
     often = times if step.split_gradients and not step.waits() else 1.0
     if data > 1:
