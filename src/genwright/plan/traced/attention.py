@@ -26,7 +26,8 @@ def _attend(
     """What a GPU runs: one kernel where it can, else products in the open (also where scores are capped).
 
     The kernel's result lies in memory as the queries do (flash_api.cpp: `empty_like(q)`): where those lie head by head, the
-    tokens' rows that the next product reads are a copy.
+    tokens' rows that the next product reads are a copy. Heads of values that are narrower than those of keys (latent attention) are
+    padded to the same width and what is mixed is cut, as transformers does before flash attention.
     """
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     causal = bool(getattr(module, "is_causal", True))
@@ -35,9 +36,11 @@ def _attend(
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
         shared = 1
     if not eager and not softcap:
+        narrow = query.shape[-1] - value.shape[-1]
+        padded = F.pad(value, (0, narrow)) if narrow > 0 else value
         mixed = F.scaled_dot_product_attention(
-            query, key, value, is_causal=causal, dropout_p=0.0, scale=scale, enable_gqa=shared > 1
-        )
+            query, key, padded, is_causal=causal, dropout_p=0.0, scale=scale, enable_gqa=shared > 1
+        )[..., : value.shape[-1]]
         by_heads = query.is_contiguous() or getattr(module, "genwright_by_heads", False)
         mixed = mixed.transpose(1, 2)
         if hasattr(module, "genwright_prompt"):
