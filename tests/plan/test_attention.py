@@ -34,7 +34,12 @@ def test_narrow_values_are_mixed_by_the_same_weights(width: int) -> None:
 
 def kept(tokens: int) -> int:
     """The largest storage of a microbatch outside the head."""
-    values: dict[str, Any] = {"model": LATENT, "framework": "transformers", "attention": "sdpa", "precision": "bf16-true"}
+    values: dict[str, Any] = {
+        "model": LATENT,
+        "framework": "transformers",
+        "attention": "sdpa",
+        "precision": "bf16-true",
+    }
     one, profile, _ = filled(Setup(**values, seq_len=tokens).check())
     found = trace_pieces(one, profile, config_of(one.model))
     return max(change.bytes for one in found.segments for change in one.changes if one.stack >= 0)
