@@ -59,11 +59,28 @@ class Trace:
         return sum(event.flops for event in self.events)
 
 
+class AsHere(FakeTensorMode):
+    """Fake tensors beside real ones (columns were made before), of the types that a CPU computes.
+
+    A CPU's layer norm of bfloat16 under float32 weights keeps the rows' means and deviations in float32
+    (ATen/native/cpu/mixed_data_type.h); torch's fake one gives them the input's type.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out: Any = super().__torch_dispatch__(func, types, args, kwargs or {})
+        if func is torch.ops.aten.native_layer_norm.default and (weight := args[2]) is not None:
+            return out[0], out[1].to(weight.dtype), out[2].to(weight.dtype)
+        return out
+
+
 @dataclass(frozen=True)
 class BuiltFake:
     """A recipe built on fake tensors, under watch."""
 
-    mode: FakeTensorMode
+    mode: AsHere
     built: Built
     tracker: Tracker
     build_peak: int
@@ -91,7 +108,7 @@ def fake_weights_can_be_cast() -> Iterator[None]:
 
 def build_fake(recipe: Recipe, config: Any, place: Placement = SINGLE) -> BuiltFake:
     """`engine.build` on fake tensors; the weights are named, gradients will be. Several ranks want `fake_ranks` around it."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
+    mode = AsHere()
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, tracker, tracker.phase("weights"):
         built = build(recipe, lambda dtype, attention: build_model(config, dtype, attention, recipe.head), place)
@@ -170,7 +187,7 @@ def trace_generation(
 
     `more`: layers that the whole model has besides, as `Repeated` tells them.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
+    mode = AsHere()
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, torch.no_grad():
         model = wrap(build_model(config, dtype, "sdpa")).eval()
@@ -232,7 +249,7 @@ def trace_reading(
     wrap: Callable[[Any], Any] = lambda m: m, more: Sequence[int] = (),
 ) -> Trace:  # fmt: skip
     """The objective on some microbatches, without gradients. `batches` is called under the fake mode; `more` as for generation."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
+    mode = AsHere()
     tracker = Tracker(vocabulary=config.get_text_config().vocab_size)
     with fake_weights_can_be_cast(), mode, torch.no_grad():
         model = wrap(build_model(config, dtype, NAME, head)).eval()
@@ -252,7 +269,7 @@ def over_the_full_base(adapter: Any) -> Any:
 
 def trace_merge(recipe: Recipe, config: Any) -> int:
     """Peak of live bytes while an adapter is merged in float32 and the result is handed over as one state dict."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)  # columns are real: they were made before
+    mode = AsHere()
     tracker = Tracker()
     with fake_weights_can_be_cast(), mode, tracker, torch.no_grad():
         model: Any = over_the_full_base(recipe.adapter).wrap(build_model(config, torch.float32, "sdpa", recipe.head))
