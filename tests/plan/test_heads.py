@@ -108,3 +108,31 @@ def test_no_logits_stand_beside_a_score() -> None:
         parts["instruction"]["logits and loss"] >= 4 * 4096 * TOKENS
         and "logits and loss" not in parts["classification"]
     )
+
+
+MT5 = {
+    "model_type": "mt5", "vocab_size": 4096, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4,
+    "feed_forward_proj": "gated-gelu", "is_encoder_decoder": True, "decoder_start_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["t5", "mt5", "umt5"])
+def test_a_head_stands_for_itself_where_the_config_says_so(kind: str) -> None:
+    """T5 v1.1 and mT5 have a head beside the table: V x D weights more than the first T5."""
+    sizes = {
+        says: planned("instruction", "full", {**MT5, "model_type": kind, "tie_word_embeddings": says}, 1).parameters
+        for says in (True, False)
+    }
+    assert sizes[False] - sizes[True] == 4096 * 64
+
+
+@pytest.mark.parametrize("config", [LLAMA, BERT])
+def test_a_fresh_head_is_float32_over_a_body_in_16_bits(config: dict[str, Any]) -> None:
+    setup = Setup(model=config, objective="classification", framework="deepspeed", precision="fp16", seq_len=TOKENS)
+    setup, profile, _ = filled(setup)
+    weights = trace_pieces(setup, profile, config_of(config)).weights
+    wide = {weight.name.split(".")[0] for weight in weights if weight.bytes_each == 4}
+    assert wide == {"score" if config is LLAMA else "classifier"} and {weight.bytes_each for weight in weights} == {
+        2,
+        4,
+    }

@@ -119,7 +119,11 @@ def _completed(recorder: Recorder, number: int, parameter: nn.Parameter) -> None
 
 
 def _config(values: dict[str, Any]) -> Any:
-    return config_from(copy.deepcopy(values), "The config")
+    """With `genwright_unties`: transformers 5 ties every T5's head on paper, and loads it untied where its config says so."""
+    config = config_from(copy.deepcopy(values), "The config")
+    unties = family_of(config) == "encoder-decoder" and values.get("tie_word_embeddings") is False
+    config.genwright_unties = unties
+    return config
 
 
 def _split(config: Any, degree: int) -> bool:
@@ -184,7 +188,7 @@ def _model(config: Any, setup: Setup, profile: Profile) -> Any:
     for module in model.modules():  # an encoder-decoder's stacks have configs of their own
         if hasattr(module, "config"):
             module.config.use_cache = False
-    if not profile.ties:
+    if not profile.ties or config.genwright_unties:
         _untie_(model)
     _fused_gelu_(model, profile.gelu == "fused")
     if profile.norm == "fused" or setup.compile:
