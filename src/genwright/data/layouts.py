@@ -178,7 +178,9 @@ class Answers(Plain):
 
     def item(self, row: Encoded, chance: np.random.Generator) -> Item:
         """Of an encoder-decoder the target is shifted right behind the start token."""
-        return next_tokens(row) if not row.source_ids else shifted_right(row.source_ids, row.input_ids, self.setting)
+        if not row.source_ids:
+            return next_tokens(row)
+        return replace(shifted_right(row.source_ids, row.input_ids, self.setting), columns=row.columns)
 
 
 def shifted_right(source_ids: Sequence[int], target_ids: Sequence[int], setting: Setting) -> Item:

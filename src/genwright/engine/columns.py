@@ -58,7 +58,8 @@ def _said_of(recipe: Recipe, feed: Feed, asked: tuple[Any, Say], built: Built) -
     in_precision = policy.around(say, trains_base=recipe.adapter.trains_base, device=feed.device)
     encoded = []
     with torch.no_grad(), evaluating(model), reference(built) if model is built.model else nullcontext():
-        for numbers in _chunks([row.num_tokens for row in feed.encoded], recipe.pack_tokens):
+        together = recipe.pack_tokens if feed.packs else 1  # an encoder reads one source
+        for numbers in _chunks([row.num_tokens for row in feed.encoded], together):
             items = feed.items(numbers, seed=recipe.seed, step=0)
             (batch,) = collate_items(items, packing=True, capacity=1 << 60, pad_id=feed.pad_id)
             told = {name: column.cpu() for name, column in in_precision(model, batch.to(feed.device)).items()}
