@@ -67,7 +67,7 @@ def translations() -> Feed:
 
 def test_a_teacher_that_reads_a_source_reads_each_rows_own(recipe: Callable) -> None:
     """Against a plain pass of `transformers`, which shifts the labels by itself; and the rows of a step carry what it said."""
-    one, second, feed = recipe(objective=Distill(), adapter=Full()), t5(11), translations()
+    one, second, feed = recipe(objective=Distill(), adapter=Full(), pack_tokens=1000), t5(11), translations()
     stored = with_columns(one, build(one, lambda *_: t5(7)), feed, lambda: second)
     for row in stored.encoded:
         ids, source = torch.tensor([row.input_ids]), torch.tensor([row.source_ids])
