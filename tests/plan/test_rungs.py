@@ -86,11 +86,18 @@ def test_the_longest_step_has_the_longest_microbatch() -> None:
 
 def test_a_cache_grows_with_rows_and_length_as_the_closed_form_says() -> None:
     """2 (keys, values) x layers x key heads x head width x 4 bytes, a token and row."""
-    held = lambda rows, prompt: (
-        trace_generation(CONFIG, dtype=torch.float32, rows=rows, prompt=prompt, new=8).decode.events[0].live
-    )
+    longer, shorter = trace_generation(CONFIG, dtype=torch.float32, rows=4, lengths=[(40, 8), (20, 8)])
     per_token = 2 * 2 * 2 * 8 * 4
-    assert held(4, 40) - held(4, 20) == pytest.approx(20 * 4 * per_token, rel=0.1)
+    held = longer.decode.events[0].live - shorter.decode.events[0].live
+    assert held == pytest.approx(20 * 4 * per_token, rel=0.1)
+
+
+def test_what_was_asked_before_leaves_nothing_behind() -> None:
+    told = lambda lengths: [
+        (one.prefill.peak, one.prefill.events, one.decode.peak, one.decode.events)
+        for one in trace_generation(CONFIG, dtype=torch.float32, rows=4, lengths=lengths)
+    ]
+    assert told([(40, 8), (20, 4)]) == [*told([(40, 8)]), *told([(20, 4)])]
 
 
 def test_a_training_plan_has_every_quantity_and_a_range_around_it(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from genwright.engine.recipe import Recipe
+from genwright.models.families import Head
 from genwright.models.load import build_model
 from genwright.models.surgery import layers_of
 from genwright.plan.here.trace import fake_weights_can_be_cast
@@ -49,15 +50,20 @@ def told_by_few(recipe: Recipe, config: Any) -> bool:
     What trains weights of the base may do so in some layers only: it is asked of the whole model. An adapter is the same over
     every layer, unless it makes a weight that grows with their number, such as a prefix: it is asked of two shallow models.
     """
+    if not recipe.adapter.trains_base and not layers_are_alike(shapes_of(config, head=recipe.head)):
+        return False
     with FakeTensorMode(allow_non_fake_inputs=True), fake_weights_can_be_cast():
-        model = build_model(config, torch.float32, head=recipe.head)
         if recipe.adapter.trains_base:
-            return layers_are_alike(recipe.adapter.wrap(model))
-        if not layers_are_alike(model):
-            return False
+            return layers_are_alike(recipe.adapter.wrap(build_model(config, torch.float32, head=recipe.head)))
         outside = [_outside(recipe.adapter.wrap(build_model(shrunk(config, depth)[0], torch.float32, head=recipe.head)))
                    for depth in SHALLOW[:2]]  # fmt: skip
     return outside[0] == outside[1]
+
+
+def shapes_of(config: Any, dtype: torch.dtype = torch.float32, head: Head | None = None) -> Any:
+    """The model as names, shapes and types of its weights: nothing can be run on it, and it takes a third of a fake one's time."""
+    with torch.device("meta"):
+        return build_model(config, dtype, head=head)
 
 
 def _outside(model: Any) -> list[Any]:

@@ -17,25 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from genwright.data.layouts import Feed
 from genwright.engine.loop import microbatches_of_step
 from genwright.engine.recipe import Recipe
 from genwright.models.families import Head
-from genwright.models.load import build_model
 from genwright.parallel.mesh import SINGLE, Placement, fake_ranks
 from genwright.plan.cadence import DEFAULT_MTBF_SECONDS, DISK_BYTES_PER_SECOND, cadence, in_words
 from genwright.plan.estimate import Estimate, Range, around, bill
 from genwright.plan.here.calibrate import calibrate
 from genwright.plan.here.calibrate import machine as this_machine
 from genwright.plan.here.kernels import KEPT, Kernels, kernels_of, process_bytes
-from genwright.plan.here.layers import by_layers, layers_are_alike, told_by_few
+from genwright.plan.here.layers import by_layers, layers_are_alike, shapes_of, told_by_few
 from genwright.plan.here.repeated import by_few
 from genwright.plan.here.shapes import Layout, layouts_of_step, of_answers, of_training
 from genwright.plan.here.steps import Steps
 from genwright.plan.here.trace import (
-    GenerationTrace,
     Trace,
     over_the_full_base,
     trace_generation,
@@ -114,8 +111,7 @@ def plan_prompting(
 ) -> Estimate:
     """A rung that trains nothing: it is judged, and that is all. Untrained models write to the limit, so that is expected."""
     dtype = resolve(precision).compute
-    with FakeTensorMode():
-        alike = layers_are_alike(build_model(config, dtype))
+    alike = layers_are_alike(shapes_of(config, dtype))
     judged = _generation(config, dtype, asking, machine, writes_to_the_limit=True, alike=alike, say=say)
     live, kernels = max(judged.peak, loading_bytes(config, dtype, weights_bytes)), machine.kernels()
     memory = _process(process_bytes(kernels), live, kernels, judged.compiled)
@@ -207,9 +203,8 @@ def _merging(recipe: Recipe, config: Any, alike: bool) -> int:
 
 def loading_bytes(config: Any, dtype: torch.dtype, weights_bytes: int) -> int:
     """While a model is read, its file's pages and its weights in the type asked for are in memory together."""
-    with FakeTensorMode():
-        model = build_model(config, dtype)
-    return weights_bytes + sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    parameters = shapes_of(config, dtype).parameters()
+    return weights_bytes + sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def steps_to_trace(recipe: Recipe, feed: Feed) -> tuple[int, int]:
@@ -244,12 +239,10 @@ def _generation(
     expected = asking.max_new_tokens if writes_to_the_limit else min(written, asking.max_new_tokens)
     mean = math.ceil(statistics.fmean(asking.prompts))
 
-    def traced(prompt: int, new: int) -> GenerationTrace:
-        return by_few(config, alike, lambda one, more: trace_generation(
-            one, dtype=dtype, rows=rows, prompt=prompt, new=max(2, new), wrap=wrap, more=more
-        ))  # fmt: skip
-
-    longest, usual = traced(max(asking.prompts), asking.max_new_tokens), traced(mean, expected)
+    lengths = [(max(asking.prompts), max(2, asking.max_new_tokens)), (mean, max(2, expected))]
+    longest, usual = by_few(config, alike, lambda one, more: trace_generation(
+        one, dtype=dtype, rows=rows, lengths=lengths, wrap=wrap, more=more
+    ))  # fmt: skip
     peak = max(longest.prefill.peak.total, longest.decode.peak.total)
     rates = calibrate([usual.prefill.tracker], machine.calibrations, say=say)
     prefill, decode = price(usual.prefill.events, rates), price(usual.decode.events, rates)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class AsHere(FakeTensorMode):
         super().__init__(allow_non_fake_inputs=True)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._unsafe_view.default:
+            func = torch.ops.aten.view.default  # the same bytes seen otherwise; torch remembers what this one answers
         out: Any = super().__torch_dispatch__(func, types, args, kwargs or {})
         if func is torch.ops.aten.native_layer_norm.default and (weight := args[2]) is not None:
             return out[0], out[1].to(weight.dtype), out[2].to(weight.dtype)
@@ -180,10 +183,10 @@ class GenerationTrace:
 
 
 def trace_generation(
-    config: Any, *, dtype: torch.dtype, rows: int, prompt: int, new: int, wrap: Callable[[Any], Any] = lambda m: m,
+    config: Any, *, dtype: torch.dtype, rows: int, lengths: Sequence[tuple[int, int]], wrap: Callable[[Any], Any] = lambda m: m,
     more: Sequence[int] = (),
-) -> GenerationTrace:  # fmt: skip
-    """A batch of `rows` prompts of `prompt` tokens, then a step at the last of `new` tokens, where the cache is longest.
+) -> list[GenerationTrace]:  # fmt: skip
+    """For each (prompt, new): `rows` prompts of `prompt` tokens, then a step at the last of `new` tokens, where the cache is longest.
 
     `more`: layers that the whole model has besides, as `Repeated` tells them.
     """
@@ -194,14 +197,20 @@ def trace_generation(
     tracker.track([*model.parameters(), *model.buffers()], "weights")
     whole = Repeated(tracker, model, more)
     with mode, tracker, torch.no_grad(), ordinary_attention(model):
-        prefill, cache = _trace_forward(model, whole, rows, prompt, None)
-        if each := _grown(cache, prompt + new - 2):
-            whole.stand("cache and activations", lambda _: each)
-        else:
-            del cache
-            _, cache = _trace_forward(model, whole, rows, prompt + new - 2, None)
-            whole.keep()
-        decode, _ = _trace_forward(model, whole, rows, 1, cache, seen=prompt + new - 2)
+        return [_answered(model, whole, rows, *one) for one in lengths]
+
+
+def _answered(model: Any, whole: Repeated, rows: int, prompt: int, new: int) -> GenerationTrace:
+    before, written = Counter(whole.standing), prompt + new - 2
+    prefill, cache = _trace_forward(model, whole, rows, prompt, None)
+    if each := _grown(cache, written):
+        whole.stand("cache and activations", lambda _: each)
+    else:
+        del cache
+        _, cache = _trace_forward(model, whole, rows, written, None)
+        whole.keep()
+    decode, _ = _trace_forward(model, whole, rows, 1, cache, seen=written)
+    whole.standing = before
     return GenerationTrace(prefill, decode)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -106,6 +107,8 @@ class Tracker(TorchDispatchMode):
         return self.peak
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # half of what fake tensors are asked
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         results = [out] if isinstance(out, Tensor) else _tensors(out)
