@@ -14,6 +14,7 @@ from genwright.plan.traced.compose import compose
 from genwright.plan.traced.pieces import Pieces
 from genwright.plan.traced.record import Trace
 from genwright.plan.traced.setup import Setup
+from genwright.plan.traced.standing import placed_weights
 from genwright.plan.traced.trace_setup import trace_pieces
 
 LLAMA = {
@@ -141,3 +142,22 @@ def test_groups_that_split_state_are_of_all_replicas() -> None:
     assert setup("torchtitan", strategy="hybrid", count=8, context_degree=2, sharding_factor=8).check().shards == 8
     with pytest.raises(RecipeError, match="8 devices do not split into groups of 3"):
         setup("torchtitan", strategy="hybrid", count=8, context_degree=2, sharding_factor=3).check()
+
+
+def most(trace: Trace, part: str) -> int:
+    """Bytes of a part at the moment that most of it is live."""
+    mine = {one.storage for one in trace.allocations if one.part == part}
+    return live_peak([one for one in trace.allocations if one.storage in mine])[0]
+
+
+def test_a_stage_keeps_its_weights_gathered_and_its_gradients_whole() -> None:
+    """As torchtitan pipelines: 2 bytes of a gathered weight and 4 of a summed gradient stand from the first microbatch to the last."""
+    staged = {"strategy": "zero3", "count": 4, "pipeline_degree": 2, "precision": "bf16", "accumulate": 4}
+    found = traced("torchtitan", **staged)
+    one, profile, _ = filled(setup("torchtitan", **staged).check())
+    parts = trace_pieces(one, profile, config_of(LLAMA))
+    mine, whole = (sum(placed.weight.numel for placed in placed_weights(parts, stages)) for stages in (2, 1))
+    assert most(found, "all-gather buffers") == 2 * mine
+    assert 4 * mine <= most(found, "gradients") <= 4 * mine + 2 * 640 * WIDTH
+    alone = traced("torchtitan", **staged | {"pipeline_degree": 1})
+    assert most(alone, "all-gather buffers") < 2 * whole and most(alone, "gradients") < 4 * whole

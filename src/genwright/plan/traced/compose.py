@@ -209,14 +209,25 @@ class Step(Sharded):
             self.alive.discard(storage)
             self.stream.give(storage)
             return
-        self.gradients.add(storage)
-        self.whole_gradients.append(storage)
+        self.whole_gradients.append(self._as_summed(storage, weight))
         if self.setup.strategy != "single":
             self.unit_gradients.append((0, weight.numel))
+
+    def _as_summed(self, storage: int, weight: Weight) -> int:
+        """A gradient that waits for others to be added to it, in the type that they are summed in (torch: FSDP2's accumulated ones)."""
+        if not (self.stays_gathered() and self.waits() and self.profile.reduce_dtype == "fp32"):
+            self.gradients.add(storage)
+            return storage
+        summed = self.stream.take(weight.numel * 4, "gradients")
+        self.alive.discard(storage)
+        self.stream.give(storage)
+        return summed
 
     def optimizer_step(self, states: list[int]) -> list[int]:
         """State is made where there is none; a foreach optimizer takes a copy; gradients go."""
         self.stream.phase = "optimizer"
+        if self.stays_gathered():
+            self.whole_gradients = self._scattered(self.whole_gradients)
         away = self.away
         trained = [placed.weight for placed in self.weights if placed.weight.trained]
         if not states and not away:

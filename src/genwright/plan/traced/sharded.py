@@ -22,7 +22,15 @@ class Sharded(Standing):
 
     def waits(self) -> bool:
         """Whole gradients stay until the last microbatch."""
-        return self.profile.keeps_gathered_gradients and self.setup.accumulate > 1
+        return (self.profile.keeps_gathered_gradients or self.stays_gathered()) and self.setup.accumulate > 1
+
+    def stays_gathered(self) -> bool:
+        """A pipeline's stage gathers its weights once for all microbatches of a step.
+
+        torchtitan: llama3/infra/parallelize.py, `reshard_after_forward` without pipelines only; torch: distributed/pipelining/stage.py,
+        `backward_maybe_with_nosync`.
+        """
+        return self.split_weights and self.setup.pipeline_degree > 1
 
     def _into_flat(self, unit: int) -> None:
         """FSDP1 under `no_sync`: a unit's weights are pieces of one flat tensor, frozen ones too, and so are their gradients.
@@ -58,8 +66,22 @@ class Sharded(Standing):
             self._into_flat(unit)
             if self.split_gradients and not self.waits():
                 self._scatter(unit)
-        if self.split_weights and unit in self.gathered and (unit >= 0 or name == "backward"):
+        if (
+            self.split_weights
+            and not self.stays_gathered()
+            and unit in self.gathered
+            and (unit >= 0 or name == "backward")
+        ):
             self.stream.give(self.gathered.pop(unit))
+
+    def _scattered(self, whole: list[int]) -> list[int]:
+        """After the last microbatch: gathered weights and whole gradients go, this device's shards of gradients come."""
+        trained = [weight for unit in self.units.values() for weight in unit if weight.trained]
+        size = sum(weight.numel * self.gradient_bytes(weight) for weight in trained) / self.shards
+        for storage in [*self.gathered.values(), *whole]:
+            self.stream.give(storage)
+        self.gathered = {}
+        return [self.stream.take(size, "gradients")]
 
     def _scatter(self, unit: int) -> None:
         numel = sum(size for _, size in self.unit_gradients)
