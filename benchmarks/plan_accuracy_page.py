@@ -162,10 +162,7 @@ REMAINS = """## What remains, by cause
 - *InternEvo's memory.* Nearly all rows take more than planned, with tensor parallelism most: kind and measure are not stated.
 - *Another build.* llama.cpp's F16 prompts on A100 SXM and L40S are published several times slower than on the same chip
   elsewhere, and 70 B over four devices slower than over more: no rate of a device explains either.
-- *Mixtures over many devices.* Experts' messages count each token's copies and hide nothing; DeepEP hides most. Heads with values
-  narrower than queries (DeepSeek, Kimi) are traced with their scores written out, which a GPU's kernel never does.
-- *Long rows that devices share.* State is planned as split over data ranks, where torchtitan and Megatron split it over the sharers
-  too; and under sequence parallelism a Llama's residual stream is planned whole. Both say too much memory.
+- *Mixtures over many devices.* Experts' messages count each token's copies and hide nothing; DeepEP hides most.
 - *A first step of a job.* Rows without a global batch are planned with one microbatch a step, whose optimizer and messages then
   weigh more than in any real run.
 """
