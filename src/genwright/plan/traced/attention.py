@@ -41,7 +41,7 @@ def _attend(
         mixed = F.scaled_dot_product_attention(
             query, key, padded, is_causal=causal, dropout_p=0.0, scale=scale, enable_gqa=shared > 1
         )[..., : value.shape[-1]]
-        by_heads = query.is_contiguous() or getattr(module, "genwright_by_heads", False)
+        by_heads = (query.shape[1] > 1 and query.is_contiguous()) or getattr(module, "genwright_by_heads", False)
         mixed = mixed.transpose(1, 2)
         if hasattr(module, "genwright_prompt"):
             mixed = mixed + module.genwright_gate * _prompted(module, query)
