@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from genwright.improve.explaining import explain_answer
+from genwright.improve.explaining import explain_answer, training_rows
 from genwright.project.spec import read_spec
 from genwright.talk import chat_session
 from machine import write_result
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     answering = chat_session(read_spec(options.project / "genwright.toml"), options.project).answering
-    train = options.project / "data" / "all.jsonl"
+    train = training_rows(options.project, "data/all.jsonl")
     lines = (options.project / "data" / "retain.jsonl").read_text(encoding="utf-8").splitlines()
     asked = [json.loads(line) for line in lines[:: max(1, len(lines) // options.facts)]][: options.facts]
     found, began = [], time.perf_counter()

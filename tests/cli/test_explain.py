@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 from genwright.web.explain import render
 
@@ -27,6 +28,7 @@ def test_what_is_printed_and_written(genwright, fake, tmp_path: Path) -> None:
     room = "genwright.improve.explaining"
     asked = {}
     fake[f"{room}:open_for_explaining"] = lambda name, **more: name
+    fake[f"{room}:training_rows"] = lambda base, file: base / file
     fake[f"{room}:explain_answer"] = lambda opened, question, **more: (
         asked.update(more, of=opened, question=question) or FOUND
     )
@@ -49,3 +51,19 @@ def test_classes_on_the_page() -> None:
 def test_without_a_project(genwright, tmp_path: Path) -> None:
     ran = genwright("--project", tmp_path, "explain", "who")
     assert ran.code == 2 and "genwright.toml" in ran.err
+
+
+def test_a_projects_result_is_compared_with_what_it_learned_from(genwright, fake, tmp_path: Path) -> None:
+    asked: list = []
+    fake["genwright.improve.explaining:open_for_explaining"] = lambda name, **more: name
+    fake["genwright.improve.explaining:training_rows"] = lambda base, file: asked.append((base, file)) or ["row"]
+    fake["genwright.improve.explaining:explain_answer"] = lambda opened, question, **more: (
+        asked.append(more["train"]) or FOUND
+    )
+    fake["genwright.talk:chat_session"] = lambda spec, base: SimpleNamespace(answering="result")
+    (tmp_path / "genwright.toml").write_text(
+        '[project]\nname = "x"\n[scope]\ntask = "chat"\n[data]\ntrain = "r.jsonl"\n'
+    )
+    for more in ([], ["--train-rows", "0"], ["--model", "m"]):
+        assert genwright("--project", tmp_path, "explain", "who", *more).code == 0
+    assert asked == [(tmp_path, ""), ["row"], (), ()]

@@ -12,7 +12,10 @@ from tests.e2e.tiny import model, tokenizer, write_model
 from transformers import AutoModelForSequenceClassification
 
 from genwright.base.errors import BadRequest, ModelError
-from genwright.improve.explaining import explain_answer, open_for_explaining
+from genwright.data.files import write_rows
+from genwright.data.formats import Row
+from genwright.improve.explaining import explain_answer, open_for_explaining, training_rows
+from genwright.project.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_written_answer(folder: Path) -> None:
     answering = open_for_explaining("folder:decoder", base=folder)
     question = "what colour is house number 3"
-    found = explain_answer(answering, question, answer="red", train=folder / "rows.jsonl", max_tokens=4, steps=4)
+    found = explain_answer(
+        answering, question, answer="red", train=training_rows(folder, "rows.jsonl"), max_tokens=4, steps=4
+    )
     free = [token for token, fixed in zip(found["prompt"], found["fixed"]) if not fixed]
     assert "".join(free).strip() == question and len(free) < len(found["prompt"])
     for one in found["attributions"].values():
@@ -52,7 +57,7 @@ def test_a_written_answer(folder: Path) -> None:
 @pytest.mark.parametrize("family", ["encoder", "decoder"])
 def test_a_class(folder: Path, family: str) -> None:
     answering = open_for_explaining(f"folder:{family}-classes", base=folder)
-    found = explain_answer(answering, "the red house", train=folder / "labelled.jsonl", steps=4)
+    found = explain_answer(answering, "the red house", train=training_rows(folder, "labelled.jsonl"), steps=4)
     assert sum(math.exp(value) for value in found["classes"].values()) == pytest.approx(1, abs=1e-5)
     assert found["answer"] == max(found["classes"], key=lambda name: found["classes"][name]) and "tokens" not in found
     own = AutoModelForSequenceClassification.from_pretrained(folder / f"{family}-classes")
@@ -60,7 +65,9 @@ def test_a_class(folder: Path, family: str) -> None:
     with torch.no_grad():
         expected = own(input_ids=inputs["input_ids"]).logits.log_softmax(-1)[0]
     assert found["classes"]["loud"] == pytest.approx(float(expected[1]), abs=1e-4)
-    other = explain_answer(answering, "the red house", answer="loud", train=folder / "labelled.jsonl", steps=4)
+    other = explain_answer(
+        answering, "the red house", answer="loud", train=training_rows(folder, "labelled.jsonl"), steps=4
+    )
     assert other["rows"][0]["place"].endswith(":1") and other["rows"][0]["gradient_cosine"] == pytest.approx(
         1, abs=1e-3
     )
@@ -76,3 +83,13 @@ def test_requests_that_make_no_sense(folder: Path) -> None:
         explain_answer(answering, "the red house " * 60, answer="red")
     with pytest.raises(ModelError):
         open_for_explaining("folder:nowhere", base=folder)
+
+
+def test_without_a_file_the_rows_are_those_that_the_project_learned_from(tmp_path: Path) -> None:
+    assert training_rows(tmp_path, "") == []
+    learned = [Row("labelled", text="the red house", label="red", place="x:1")]
+    store = Store(tmp_path / ".genwright")
+    with store.publish("scope", "0" * 64, {}, {}) as folder:
+        (folder / "scope.json").write_text("{}")
+        write_rows(folder / "train.jsonl", learned)
+    assert training_rows(tmp_path, "") == learned

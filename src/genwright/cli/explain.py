@@ -1,7 +1,7 @@
 """Why the model said that: one answer, taken apart.
 
 Which input tokens mattered (integrated gradients and ablation, each with its faithfulness beside it), how sure the model was of each
-token, what each layer would have said, and, with --train, which training rows stand nearest. Of the project's result, or --model.
+token, what each layer would have said, and which training rows stand nearest. Of the project's result, or --model.
 """
 
 from __future__ import annotations
@@ -27,9 +27,18 @@ def options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="NAME", help="a model or classifier (default: the project's result)")
     parser.add_argument("--adapter", metavar="DIR", default="", help="a peft adapter over --model")
-    parser.add_argument("--train", metavar="FILE", help="training rows to compare with")
     parser.add_argument(
-        "--train-rows", type=numbers.count, default=256, metavar="N", help="of them, drawn by chance (default: 256)"
+        "--train",
+        metavar="FILE",
+        default="",
+        help="training rows to compare with (default: the project's, for its result)",
+    )
+    parser.add_argument(
+        "--train-rows",
+        type=numbers.count_or_none,
+        default=64,
+        metavar="N",
+        help="of them, drawn by chance; 0 compares none (default: 64)",
     )
     parser.add_argument("--max-tokens", type=numbers.count, default=32, metavar="N", help="of the answer (default: 32)")
     parser.add_argument(
@@ -51,7 +60,7 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     base = Path(arguments.project)
     found = call(
         f"{ROOM}:explain_answer", opened(arguments, base), arguments.question, answer=arguments.answer,
-        train=base / arguments.train if arguments.train else None, train_rows=arguments.train_rows, max_tokens=arguments.max_tokens,
+        train=compared(arguments, base), train_rows=arguments.train_rows or 1, max_tokens=arguments.max_tokens,
         steps=arguments.steps, seed=arguments.seed, say=terminal.say,
     )  # fmt: skip
     out = base / arguments.out
@@ -69,6 +78,13 @@ def opened(arguments: Namespace, base: Path) -> Any:
         return call(f"{ROOM}:open_for_explaining", arguments.model, base=base, adapter=arguments.adapter)
     spec, folder = project(arguments)
     return call("genwright.talk:chat_session", spec, folder).answering
+
+
+def compared(arguments: Namespace, base: Path) -> Any:
+    """The training rows that the answer is compared with: --train, or what the project learned from; of --model alone none."""
+    if not arguments.train_rows or (arguments.model and not arguments.train):
+        return ()
+    return call(f"{ROOM}:training_rows", base, arguments.train)
 
 
 MOST_LINES = 8

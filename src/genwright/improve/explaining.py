@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.base.errors import BadRequest, ModelError
+from genwright.data.files import load_rows
 from genwright.data.formats import Row
 from genwright.data.sources import read_rows
 from genwright.data.templates import encode_rows, render
@@ -18,6 +19,7 @@ from genwright.models.families import Head, family_of
 from genwright.models.generate import Sampling, context_of, generate
 from genwright.models.load import load_config
 from genwright.models.sources import cache_folder, cached, locate
+from genwright.project.store import Store
 
 MOST_TOKENS = 512
 
@@ -36,10 +38,10 @@ def open_for_explaining(name: str, *, base: Path, adapter: str = "") -> Answerin
 
 
 def explain_answer(
-    answering: Answering, question: str, *, answer: str = "", train: Path | None = None, train_rows: int = 256, max_tokens: int = 32,
+    answering: Answering, question: str, *, answer: str = "", train: Sequence[Row] = (), train_rows: int = 256, max_tokens: int = 32,
     steps: int = 32, seed: int = 0, say: Callable[[str], Any] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Everything told of one answer. `train` are rows of which up to `train_rows`, drawn by chance, are compared with it.
+    """Everything told of one answer. Up to `train_rows` rows of `train`, drawn by chance, are compared with it.
 
     Errors: BadRequest for an empty question, a class nobody knows, or a model that neither writes nor sorts.
     """
@@ -56,16 +58,23 @@ def explain_answer(
             "Only a decoder's answers and a classifier's classes are explained.", found=f"a head of {head.kind}"
         )
     found = told | {"question": question} | explain(case, steps=steps, seed=seed, say=say)
-    if train is not None:
+    if train:
         say("training rows")
-        rows = read_rows(train).rows
-        chosen = sorted(random.Random(seed).sample(range(len(rows)), min(train_rows, len(rows))))
-        lessons = [lesson_of(rows[number], case, head) for number in chosen]
+        chosen = sorted(random.Random(seed).sample(range(len(train)), min(train_rows, len(train))))
+        lessons = [lesson_of(train[number], case, head) for number in chosen]
         asked = Lesson("asked", question, case.prompt, case.answer, case.target)
         near = nearest_rows(case, asked, lessons)
         found |= {"rows_faithfulness": rows_faithfulness(case, near, lessons, seed)}
-        found |= {"rows": near, "rows_compared": len(chosen), "rows_in_all": len(rows)}
+        found |= {"rows": near, "rows_compared": len(chosen), "rows_in_all": len(train)}
     return found
+
+
+def training_rows(base: Path, file: str) -> list[Row]:
+    """The rows of a file; where none is named, those that the project learned from."""
+    if file:
+        return list(read_rows(base / file).rows)
+    scoped = Store(base / ".genwright").latest("scope")
+    return load_rows(scoped / "train.jsonl") if scoped else []
 
 
 def written(model: Any, tokenizer: Any, question: str, answer: str, max_tokens: int) -> tuple[Case, dict[str, Any]]:
