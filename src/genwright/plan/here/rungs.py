@@ -60,11 +60,13 @@ TIME_BELOW, TIME_ABOVE = 0.20, 0.35
 
 @dataclass(frozen=True)
 class Reading:
-    """Rows that are read, one by one, to judge a rung that writes nothing."""
+    """Rows that are read to judge a rung that writes nothing."""
 
     feed: Feed
     objective: Any
     head: Head
+    batches: Sequence[Sequence[int]] = ()
+    """Numbers of the rows that are read at once; none: each row alone."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,13 @@ Say = Callable[[str], Any]
 
 
 def plan_prompting(
-    config: Any, asking: Asking, machine: Machine, *, precision: str, weights_bytes: int, say: Say = lambda _: None
-) -> Estimate:
+    config: Any, asking: Asking, machine: Machine, *, precision: str, weights_bytes: int, say: Say = lambda _: None,
+    writes_to_the_limit: bool = True,
+) -> Estimate:  # fmt: skip
     """A rung that trains nothing: it is judged, and that is all. Untrained models write to the limit, so that is expected."""
     dtype = resolve(precision).compute
     alike = layers_are_alike(shapes_of(config, dtype))
-    judged = _generation(config, dtype, asking, machine, writes_to_the_limit=True, alike=alike, say=say)
+    judged = _generation(config, dtype, asking, machine, writes_to_the_limit=writes_to_the_limit, alike=alike, say=say)
     live, kernels = max(judged.peak, loading_bytes(config, dtype, weights_bytes)), machine.kernels()
     memory = _process(process_bytes(kernels), live, kernels, judged.compiled)
     seconds = judged.seconds
@@ -271,9 +274,10 @@ def _reading(
     wrap: Callable[[Any], Any],
     say: Say,
 ) -> Answers:
-    """Of reading every row alone."""
-    sizes = [row.num_tokens for row in reading.feed.encoded]
-    batch_of = lambda number: reading.feed.batches([number], seed=0, step=0, packing=True, capacity=1 << 60)
+    """Of reading every batch."""
+    batches = reading.batches or [[number] for number in range(len(reading.feed))]
+    sizes = [sum(reading.feed.encoded[row].num_tokens for row in batch) for batch in batches]
+    batch_of = lambda number: reading.feed.batches(batches[number], seed=0, step=0, packing=True, capacity=1 << 60)
     longest = max(range(len(sizes)), key=sizes.__getitem__)
     median = sizes.index(statistics.median_low(sizes))
 
