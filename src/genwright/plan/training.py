@@ -30,7 +30,7 @@ from genwright.plan.traced.record import Allocation, Trace
 from genwright.plan.traced.setup import Setup
 from genwright.plan.traced.standing import has_reference
 
-MADE_BY = 22
+MADE_BY = 23
 """Of what a trace holds: raised when its making changes, so that older files are not read."""
 WORKSPACE = {"hopper": 32 * 2**20, "blackwell": 32 * 2**20, "cdna": 76 * 2**20}
 """cuBLAS's and hipBLASLt's, for each handle and stream: forward's thread and backward's."""

@@ -157,11 +157,12 @@ FRAMEWORKS: dict[str, Profile] = {
         sequence_parallel=False,
     ),
     "megatron": Profile(
-        source="NVIDIA/Megatron-LM: megatron/core/optimizer, megatron/core/distributed/param_and_grad_buffer.py",
+        source="NVIDIA/Megatron-LM: megatron/core/optimizer, distributed/param_and_grad_buffer.py, fusions/fused_bias_swiglu.py",
         masters="optimizer",
         gradient_buffer="fp32",
         logits="fp32",
         norm="fused",
+        gate="fused",
         attention="flash",
         optimizer="adamw-fused",
         fused_qkv=True,

@@ -71,6 +71,8 @@ class Profile:
     """"eager": several operations in float32; "fused": one kernel that keeps its input."""
     gelu: str = "fused"
     """"fused" or "eager": the tanh approximation in one kernel or in eight operations."""
+    gate: str = "eager"
+    """"eager": a gate's activation and its product with `up` are two operations; "fused": one kernel that keeps what it reads."""
     rank: int = 16
     """Of a low-rank adapter, where a setup names none."""
     targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")

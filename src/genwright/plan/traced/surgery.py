@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -206,3 +207,28 @@ def fuse_norms_(model: nn.Module) -> None:
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm") and hasattr(module, "weight"):
             module.forward = lambda x, norm=module: _FusedNorm.apply(x, norm.weight)
+
+
+class _FusedGate(torch.autograd.Function):
+    """act(gate) x up in one kernel each way: keeps the two alone (Megatron: core/fusions/fused_bias_swiglu.py)."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return gate * up
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        return gradients[0] * up, gradients[0] * gate
+
+
+def fuse_gates_(model: nn.Module) -> None:
+    """Every gated feed-forward's activation and product in one kernel."""
+    for module in model.modules():
+        if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
+            module.forward = partial(_gated, module)
+
+
+def _gated(module: Any, x: Tensor) -> Tensor:
+    return torch.as_tensor(module.down_proj(_FusedGate.apply(module.gate_proj(x), module.up_proj(x))))

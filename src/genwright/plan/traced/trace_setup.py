@@ -37,7 +37,7 @@ from genwright.plan.traced.pieces import Pieces, Segment, Weight
 from genwright.plan.traced.recorder import Cuts, Recorder
 from genwright.plan.traced.sequence import split_sequence_
 from genwright.plan.traced.setup import PAIRED, TRAINS_BASE, Setup
-from genwright.plan.traced.surgery import BITS_OF_BASE, FIRST_PROMPTED, adapt_, fuse_norms_, quantize_
+from genwright.plan.traced.surgery import BITS_OF_BASE, FIRST_PROMPTED, adapt_, fuse_gates_, fuse_norms_, quantize_
 from genwright.plan.traced.trace_forward import cache_bytes, forward_peaks
 
 TRACED_LAYERS = 3
@@ -193,6 +193,8 @@ def _model(config: Any, setup: Setup, profile: Profile) -> Any:
     _fused_gelu_(model, profile.gelu == "fused")
     if profile.norm == "fused" or setup.compile:
         fuse_norms_(model)
+    if profile.gate == "fused":
+        fuse_gates_(model)
     dtype = torch.float32 if profile.adapter_dtype == "fp32" and casts else compute
     if setup.adapter != "full":
         model.requires_grad_(False)
