@@ -154,6 +154,16 @@ def claims_of_plan_order(one: Result) -> list[str]:
     ]
 
 
+def claims_of_serve_soak(one: Result) -> list[str]:
+    assert one["passed"] and not any(one[name] for name in ("wrong_expert", "unaccounted", "lost"))
+    done, left, busy = (one["outcomes"][name] for name in ("done", "left", "503"))
+    return [
+        f"Soak of {one['minutes']:.0f} minutes", f"every 10 s ({one['swaps']} times)", f"every 5 minutes ({one['kills']} times)",
+        f"Of {one['requests']:,} requests {done:,}\nwere answered, {left} left and {busy} was told 503",
+        f"the last quarter {one['memory_growth_percent']:.1f}% above",
+    ]  # fmt: skip
+
+
 def claims_of_serve_overhead(one: Result) -> list[str]:
     cell = lambda name: " · ".join(f"{one[kind][name]:.2f} ms" for kind in ("whole", "stream"))
     return [f"{cell('p50_ms')} | {cell('p99_ms')} |", f"{one['whole']['requests']:,} requests a row"]
@@ -173,6 +183,7 @@ def claims_of_redteam(one: Result) -> list[str]:
 
 PAGES = {
     "serve_overhead": ("serving.md", claims_of_serve_overhead),
+    "serve_soak": ("serving.md", claims_of_serve_soak),
     "serve_overhead_router_guard": ("serving.md", claims_of_serve_overhead),
     "serve_startup": ("serving.md", lambda one: [f"{one['median']:.2f} s after it is started"]),
     "explain": ("explain.md", claims_of_explain),
