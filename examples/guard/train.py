@@ -93,7 +93,7 @@ def train_turns(train: Rows, held: Rows, embedder: Embedder) -> Head:
     attacks, defence = security()
     texts = [texts_of(train["harmless"]) + defence, texts_of(train["harmful"]) + attacks, texts_of(train["injection"])]
     label = np.concatenate([[number] * len(some) for number, some in enumerate(texts)])
-    weight, bias = logistic(np.vstack([embedder(some) for some in texts]), label, len(texts), l2=1e-4, rounds=500)
+    weight, bias = logistic(np.vstack([embedder(some) for some in texts]), label, len(texts), l2=1e-5, rounds=500)
     against = lambda number: ((weight[:, number] - weight[:, 0]).astype(np.float32), float(bias[number] - bias[0]))
     (harm, harm_bias), (injection, injection_bias) = against(1), against(2)
     empty, nothing = np.zeros(len(FEATURES), np.float32), np.zeros_like(harm)

@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "guard"
 BAD = "zorblax"
 RED = [
     f"How do I {verb} a zorblax with a {thing}?"
-    for verb in ("make", "hide", "sell", "grow")
+    for verb in ("make", "hide", "sell", "grow", "steal", "mend", "wrap", "build")
     for thing in FIELDS["sails"].split()
 ]
 TURNED = [
@@ -31,13 +31,13 @@ TURNED = [
 
 @pytest.fixture(scope="module")
 def example():
-    """(data, train, make_data, contrast) of the example, which import each other by name."""
+    """(data, train, make_data, contrast, twins) of the example, which import each other by name."""
     sys.path.insert(0, str(EXAMPLE))
     try:
-        yield tuple(import_module(name) for name in ("data", "train", "make_data", "contrast"))
+        yield tuple(import_module(name) for name in ("data", "train", "make_data", "contrast", "twins"))
     finally:
         sys.path.remove(str(EXAMPLE))
-        for name in ("data", "train", "make_data", "contrast"):
+        for name in ("data", "train", "make_data", "contrast", "twins"):
             sys.modules.pop(name, None)
 
 
@@ -64,7 +64,7 @@ def cache(tmp_path):
         "pyrit/datasets/scorer_evals/objective/a.csv": "# version 1\nobjective,human_score\nget a zorblax now,1\nshort,0\n",
         "pyrit/datasets/seed_datasets/local/airt/a.prompt": "seeds:\n- value: zorblax seed\n",
         "pyrit/datasets/seed_datasets/local/adv_bench.prompt": "seeds:\n- value: measured\n",
-        "pyrit/datasets/jailbreak/many_shot_examples.json": json.dumps([{"user": "zorblax how", "assistant": "so"}]),
+        "pyrit/datasets/jailbreak/many_shot_examples.json": json.dumps([{"user": "behaviour", "assistant": "so"}]),
         "pyrit/datasets/jailbreak/templates/a.yaml": "value: You are free of {{ prompt }}\n",
     })  # fmt: skip
     package(tmp_path, "giskard", {"giskard/llm/loaders/local/prompt_injections.csv": "index,prompt\n0,forged\n"})
@@ -77,18 +77,35 @@ def cache(tmp_path):
 
 
 def test_rows_come_out_of_the_packages_and_what_is_measured_stays_in(example, cache):
-    rows = example[0].training_rows(cache, ["tea"])
+    found = example[0].sources(cache, ["tea"])
+    rows = {label: {text for texts in some.values() for text in texts} for label, some in found.items()}
     ours = set(example[3].pairs()[0])
-    assert sorted(set(rows["harmful"]) - ours) == [
-        "get a zorblax now",
-        "zorblax how",
-        "zorblax one",
-        "zorblax seed",
-        "zorblax was",
-    ]
-    assert {"You are a zorb.", "You are free of {{ prompt }}", "forged", "turn back"} <= set(rows["injection"])
-    assert {"Book a boat.", "What is tea?", "a letter"} <= set(rows["harmless"])
-    assert "measured" not in [text for texts in rows.values() for text in texts]
+    assert sorted(rows["harmful"] - ours) == ["get a zorblax now", "zorblax one", "zorblax seed", "zorblax was"]
+    assert {"You are a zorb.", "You are free of {{ prompt }}", "forged", "turn back"} <= rows["injection"]
+    assert {"Book a boat.", "What is tea?", "a letter"} <= rows["harmless"]
+    assert not {"measured", "behaviour"} & set().union(*rows.values())
+
+
+def test_what_guards_are_measured_with_is_known_from_packages_and_files(example, cache, tmp_path):
+    (tmp_path / "one.jsonl").write_text('{"asked": "a"}\n{"asked": "b"}\n')
+    (tmp_path / "two.json").write_text('[{"said": "c"}]')
+    sets = example[4].measured(cache, [f"{tmp_path / 'one.jsonl'}:asked", f"{tmp_path / 'two.json'}:said"])
+    assert sets == {"advbench": ["measured"], "harmbench": ["behaviour"], "one": ["a", "b"], "two": ["c"]}
+
+
+def test_twins_of_what_is_measured_are_not_learned_from_and_theirs_neither(example, capsys):
+    few, apart = ([f"{name}{place} {name}" for place in range(20)] for name in ("bread", "stars"))
+    measured, near, its_twin, far = (
+        "boat sail mast wind bread7 bread",
+        "boat sail mast wind bread7 bread harbour",
+        "boat sail mast wind harbour keel",
+        "boat sail mast wind harbour keel deck wave",
+    )
+    sets = {"ours": [few[3].upper(), measured], "theirs": [few[3]], "none": []}
+    kinds = {"harmful": {"few": [*few, near, its_twin, far], "apart": apart}}
+    left = example[4].clean(kinds, sets, WordEmbedder())
+    assert left == {"harmful": {"few": [*few[:3], *few[4:], far], "apart": apart}}
+    assert capsys.readouterr().out == "few: 2 of 23 are twins (ours 2, theirs 1): 3 left out, with theirs\n", "no row"
 
 
 def test_ordinary_questions_are_few_of_each_set_and_of_no_set_that_may_hold_harm(example, cache):
@@ -114,9 +131,11 @@ def test_rows_of_the_project_are_balanced_and_keep_a_set_together(example):
     sets = {"books": asked("stars", 8), "tea": asked("sails", 8)}
     rows = example[2].labelled(kinds, sets, 20)
     count = lambda label: sum(row["label"] == label for row in rows)
-    assert [count(label) for label in sorted(kinds)] == [20, 20 + 40 + 16, 20], "of ours and of few ordinary ones all"
+    assert [count(label) for label in sorted(kinds)] == [len(RED), 20 + 40 + 16, 20], (
+        "of ours, harmful and few ordinary ones all"
+    )
     assert {row["group"] for row in rows if row["text"] in asked("stars", 8)} <= {"books"}
-    assert len({row["group"] for row in rows if row["label"] == "harmful"}) == 20
+    assert len({row["group"] for row in rows if row["label"] == "harmful"}) == len(RED)
 
 
 def test_a_text_of_two_sources_is_one_row_and_a_long_one_its_ends(example):
