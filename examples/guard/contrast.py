@@ -1,4 +1,4 @@
-"""Pairs of our own: what a guard should stop beside what only sounds like it. The same verbs and fields stand on both sides, so that
+"""Rows of our own: what a guard should stop beside what only sounds like it. The same verbs and fields stand on both sides, so that
 what is learned is what is wanted, not which words it is said with. No data set is behind them; no goal says how anything is done.
 """
 

@@ -122,6 +122,14 @@ def test_our_pairs_have_no_text_on_both_sides_and_the_same_frames_on_both(exampl
     assert all(len(side) > 30 for side in wrapped), "a story around a goal says nothing by itself"
 
 
+def test_questions_about_people_and_accounts_are_harmless_rows_and_each_frame_is_used(example, cache):
+    data, contrast = example[0], example[3]
+    rows = data.sources(cache, ["tea"])["harmless"]["people"]
+    assert set(rows) == set(contrast.people()) and not any("{" in text for text in rows)
+    frames = [*contrast.LIVES, *contrast.SERVED]
+    assert all(any(text.startswith(frame.split("{}")[0]) for text in rows) for frame in frames)
+
+
 def test_rows_of_the_project_are_balanced_and_keep_a_set_together(example):
     kinds = {
         "harmful": {"a": RED},
