@@ -24,7 +24,7 @@ from genwright.engine.columns import blank_columns
 from genwright.engine.recipe import Recipe, Rollouts
 from genwright.engine.rollouts import blank_round
 from genwright.improve.placing import memory_bytes
-from genwright.improve.planning import plan_rung
+from genwright.improve.planning import plan_ladder
 from genwright.improve.unlearning_plan import plan_unlearning
 from genwright.improve.workshop import Workshop
 from genwright.models.families import family_of
@@ -68,7 +68,7 @@ def plan_project(spec: Any, base: Path) -> dict[str, Any]:
                 workshop.rows("train"), workshop.tokenizer, max_tokens=workshop.max_tokens, capacity=spec.adapt.pack_tokens,
                 format=scope["format"],
             ).to_json()  # fmt: skip
-        planned = {rung: plan_rung(workshop, rung) for rung in workshop.ladder}
+        planned = plan_ladder(workshop)
         if spec.unlearn.forget:
             planned["unlearn"] = plan_unlearning(workshop, base)
         plan["rungs"] = [{"name": rung, "planned": estimate.to_json()} for rung, estimate in planned.items()]

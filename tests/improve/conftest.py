@@ -137,4 +137,4 @@ def shop(tiny_spec: Callable[[str, str], Any], tmp_path: Path) -> Callable[..., 
 @pytest.fixture
 def unplanned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rungs are climbed without a plan."""
-    monkeypatch.setattr("genwright.improve.climbing.plan_rung", lambda *_: NOTHING)
+    monkeypatch.setattr("genwright.improve.climbing.plan_ladder", lambda made: dict.fromkeys(made.ladder, NOTHING))

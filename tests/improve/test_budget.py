@@ -57,8 +57,8 @@ def test_the_climb_ends_within_the_budget_though_the_plan_was_too_low(
     unit: str, shop: Callable[..., Workshop], clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "genwright.improve.climbing.plan_rung",
-        lambda _, rung: plan({"zero-shot": 0.0, "lora": 20.0, "full": 20.0}[rung]),
+        "genwright.improve.climbing.plan_ladder",
+        lambda _: {rung: plan(seconds) for rung, seconds in {"zero-shot": 0.0, "lora": 20.0, "full": 20.0}.items()},
     )
     made = shop(
         'adapt.ladder=["zero-shot", "lora", "full"]', "adapt.steps=10", "adapt.validation_rows=2", "scope.target=101.0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +19,11 @@ from genwright.engine.recipe import Recipe
 from genwright.engine.step import train_step
 from genwright.objectives.language import Instruction
 from genwright.parallel.norm import global_norm
+from genwright.plan.estimate import Estimate, around
 from genwright.plan.here import kernels
 from genwright.plan.here.kernels import KEPT, Here, Kernels, kernels_of, process_bytes
-from genwright.plan.here.shapes import layouts_of_step, of_training
+from genwright.plan.here.rungs import in_order
+from genwright.plan.here.shapes import layouts_of_step, of_training, total
 from genwright.plan.here.tracker import Tracker
 from genwright.plan.here.verify import release_freed_memory, resident_bytes
 
@@ -64,7 +67,7 @@ def test_the_kernels_of_a_run_are_counted_from_one_of_its_steps() -> None:
             )  # fmt: skip
         found[number] = SIXTEEN.shapes(tracker.events)
     every = set().union(*found.values())
-    assert of_training(layouts, step, found[step]) == pytest.approx(len(every), rel=0.15)
+    assert total(of_training(layouts, step, found[step])) == pytest.approx(len(every), rel=0.15)
     assert len(every) > 2 * len(found[step])
 
 
@@ -96,3 +99,37 @@ def test_what_measuring_compiled_is_not_the_run_s(monkeypatch: pytest.MonkeyPatc
     before = process_bytes(SIXTEEN)
     monkeypatch.setattr(Here, "compiled", Here.compiled + 7)
     assert process_bytes(SIXTEEN) == pytest.approx(before - 7 * 5e5, abs=2 * MIB)
+
+
+LEFT = {
+    "zero-shot": {"evaluate": {"a": 10.0, "b": 2.0}},
+    "lora": {"train": {"c": 5.0}, "evaluate": {"a": 12.0, "d": 1.0}},
+}
+
+
+def ladder(left: dict[str, Any], kernels: Kernels) -> dict[str, Any]:
+    peak = around(1e9, 0.5, 0.5)
+    names = {"evaluate": "evaluate_peak_bytes", "train": "train_peak_bytes"}
+    planned = {
+        rung: Estimate({**{names[part]: peak for part in own}, "host_bytes": peak}, compiled=own)
+        for rung, own in left.items()
+    }
+    return {rung: one.quantities for rung, one in in_order(planned, kernels).items()}
+
+
+def test_a_rung_holds_what_the_rungs_before_it_compiled() -> None:
+    """By hand: training stands beside a and b; answering compiles two more of a, and finds b besides its own."""
+    found = ladder(LEFT, SIXTEEN)
+    assert found["zero-shot"]["evaluate_peak_bytes"].value == 1e9
+    assert found["lora"]["train_peak_bytes"].value == 1e9 + 12 * 5e5
+    assert found["lora"]["evaluate_peak_bytes"].value == 1e9 + (10 + 2 - 10) * 5e5
+    assert found["lora"]["host_bytes"] == found["lora"]["train_peak_bytes"]
+    assert found["lora"]["train_peak_bytes"].low == 5e8
+
+
+def test_a_rung_that_is_climbed_again_compiles_nothing_new_and_no_more_is_held_than_is_kept() -> None:
+    again = ladder({"one": {"evaluate": {"a": 9.0}}, "two": {"evaluate": {"a": 9.0}}}, SIXTEEN)
+    assert again["one"] == again["two"]
+    full = {"evaluate": {"a": float(KEPT)}}
+    found = ladder({"one": full, "two": {"evaluate": {"b": float(KEPT)}}}, SIXTEEN)
+    assert found["one"] == found["two"]

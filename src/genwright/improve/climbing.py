@@ -12,14 +12,14 @@ from genwright.improve.budget import cost, seconds_left, spent_seconds
 from genwright.improve.failures import error_analysis
 from genwright.improve.ladder import Rung, Tried, climb
 from genwright.improve.lessons import recipes_of
-from genwright.improve.planning import plan_rung
+from genwright.improve.planning import plan_ladder
 from genwright.improve.workshop import FINISHED, Workshop
 
 
 def climb_project(workshop: Workshop) -> dict[str, Any]:
     """Adapt's summary. Errors: BadRequest when the budget affords no rung at all; whatever an attempt raises."""
     spec, metric = workshop.spec, METRICS[workshop.metric]
-    planned = {name: plan_rung(workshop, name) for name in workshop.ladder}
+    planned = plan_ladder(workshop)
     attempts: dict[str, dict[str, Any]] = {}
 
     def attempt(name: str, left: Mapping[str, float]) -> Tried:

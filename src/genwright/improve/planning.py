@@ -28,10 +28,17 @@ from genwright.plan.here.rungs import (
     Asking,
     Machine,
     Reading,
+    in_order,
     loading_bytes,
     plan_prompting,
     plan_training,
 )
+from genwright.plan.here.shapes import together
+
+
+def plan_ladder(workshop: Workshop) -> dict[str, Estimate]:
+    """Every rung of the ladder, as one process climbs them. Errors: as of `plan_rung`."""
+    return in_order({rung: plan_rung(workshop, rung) for rung in workshop.ladder}, _machine(workshop).kernels())
 
 
 def plan_rung(workshop: Workshop, rung: str) -> Estimate:
@@ -90,7 +97,8 @@ def in_turn(first: Estimate, then: Estimate, more: Mapping[str, Range], hardware
     quantities |= {name: quantities[name] + value for name, value in added.items()}
     quantities["seconds"] = quantities["seconds"] + added["train_seconds"]
     known, unknown = bill(quantities["seconds"], watts=hardware.watts, usd_per_hour=hardware.usd_per_hour)
-    return replace(then, quantities={**quantities, **known}, unknown={**then.unknown, **unknown})
+    compiled = {name: together(first.compiled.get(name, {}), left) for name, left in then.compiled.items()}
+    return replace(then, quantities={**quantities, **known}, unknown={**then.unknown, **unknown}, compiled=compiled)
 
 
 def plan_answers(workshop: Workshop) -> Estimate:

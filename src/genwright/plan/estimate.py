@@ -5,6 +5,7 @@ All values are in base units: bytes, seconds, joules, US dollars, FLOPs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,6 +49,8 @@ class Estimate:
     notes: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     """What is known beside the quantities: whether it fits, in which phase the peak is, what was counted."""
+    compiled: Mapping[str, Mapping[str, float]] = field(default_factory=dict, repr=False)
+    """Kernels that "train" and "evaluate" leave in the process (`here.shapes.Compiled`); they are not told."""
 
     def to_json(self) -> dict[str, Any]:
         """{"train_peak_bytes": value, ..., "low": {...}, "high": {...}, "breakdown", "unknown", "notes"}."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from genwright.plan.here.calibrate import machine as this_machine
 from genwright.plan.here.kernels import KEPT, Kernels, kernels_of, process_bytes
 from genwright.plan.here.layers import by_layers, layers_are_alike, shapes_of, told_by_few
 from genwright.plan.here.repeated import by_few
-from genwright.plan.here.shapes import Layout, layouts_of_step, of_answers, of_training
+from genwright.plan.here.shapes import Compiled, Layout, layouts_of_step, of_answers, of_training, together, total
 from genwright.plan.here.steps import Steps
 from genwright.plan.here.trace import (
     Trace,
@@ -51,6 +52,7 @@ SLACK = 32 * 2**20
 HOLES = 0.35
 """Of what comes and goes in a step, what the heap holds besides: rows of other lengths leave holes that the next ones do not
 fill. 0.2, 0.3 and 0.9 were seen on three of this project's examples."""
+AFTER_TRAINING = ("evaluate_peak_bytes", "merge_peak_bytes")
 STANDING = ("weights", "gradients", "optimizer")
 FILE_HEADERS = 0.02
 """Names and shapes in safetensors files, beside the tensors."""
@@ -101,8 +103,7 @@ class Answers:
     seconds: Range
     peak: int
     """Live bytes at the longest prompt and the longest answer."""
-    compiled: float
-    """Kernels."""
+    compiled: Compiled
 
 
 Say = Callable[[str], Any]
@@ -117,10 +118,10 @@ def plan_prompting(
     alike = layers_are_alike(shapes_of(config, dtype))
     judged = _generation(config, dtype, asking, machine, writes_to_the_limit=writes_to_the_limit, alike=alike, say=say)
     live, kernels = max(judged.peak, loading_bytes(config, dtype, weights_bytes)), machine.kernels()
-    memory = _process(process_bytes(kernels), live, kernels, judged.compiled)
+    memory = _process(process_bytes(kernels), live, kernels, total(judged.compiled))
     seconds = judged.seconds
     quantities = {"evaluate_peak_bytes": memory, "host_bytes": memory, "evaluate_seconds": seconds, "seconds": seconds}
-    return _with_bill(quantities, {}, machine, ())
+    return replace(_with_bill(quantities, {}, machine, ()), compiled={"evaluate": judged.compiled})
 
 
 def plan_training(
@@ -144,7 +145,7 @@ def plan_training(
     usual_seconds = price(usual.events, calibrate([usual], machine.calibrations, say=say))
     step_seconds = around(usual_seconds, TIME_BELOW, TIME_ABOVE)
     compiled = of_training(layouts, longest, kernels.shapes(widest.events))
-    trained = step_seconds * recipe.steps + _compiling(kernels, compiled)
+    trained = step_seconds * recipe.steps + _compiling(kernels, total(compiled))
     snapshot = sizes["trained"] + sizes["state"]  # the copy that is written while training goes on, kept for the next
     holes = HOLES * sum(size for part, size in widest.peak.parts.items() if part not in STANDING)
     peaks = {
@@ -155,9 +156,9 @@ def plan_training(
         "evaluate_peak_bytes": max(judged.peak, loading_bytes(config, dtype, weights_bytes)),
     }
     processes = {"train_peak_bytes": place.ranks, "save_peak_bytes": place.ranks, "resume_peak_bytes": place.ranks}
-    later = {"evaluate_peak_bytes": judged.compiled, "merge_peak_bytes": judged.compiled}
+    left = {"train": compiled, "evaluate": judged.compiled}
     memory = {
-        name: _process(baseline, value, kernels, compiled + later.get(name, 0.0)) * processes.get(name, 1)
+        name: _process(baseline, value, kernels, total(held_at(name, left))) * processes.get(name, 1)
         for name, value in peaks.items()
     }
     quantities = {
@@ -172,7 +173,7 @@ def plan_training(
     }
     breakdown = {
         "process": baseline,
-        "compiled kernels": kernels.held(compiled),
+        "compiled kernels": kernels.held(total(compiled)),
         "holes in the heap": holes,
         **{part: float(size) for part, size in widest.peak.parts.items() if size},
     }
@@ -182,7 +183,37 @@ def plan_training(
     )
     saving = cadence(snapshot / DISK_BYTES_PER_SECOND, 1, machine.mtbf_seconds)
     planned = _with_bill(quantities, breakdown, machine, (*notes, in_words(saving)))
-    return replace(planned, facts={"checkpoint": saving})
+    return replace(planned, facts={"checkpoint": saving}, compiled=left)
+
+
+def held_at(peak: str, compiled: Mapping[str, Compiled], before: Compiled = MappingProxyType({})) -> Compiled:
+    """What the process holds at a peak: what was there `before`, training's kernels, and once it is judged those of answering."""
+    names = compiled if peak in AFTER_TRAINING else set(compiled) - {"evaluate"}
+    return together(before, *(compiled[name] for name in names))
+
+
+def in_order(planned: Mapping[str, Estimate], kernels: Kernels) -> dict[str, Estimate]:
+    """Plans of rungs that one process climbs one after another: it holds at each peak what the rungs before it compiled."""
+    found, before = {}, dict[str, float]()
+    for name, estimate in planned.items():
+        found[name] = _holding(estimate, before, kernels)
+        before = dict(together(before, *estimate.compiled.values()))
+    return found
+
+
+def _holding(estimate: Estimate, before: Compiled, kernels: Kernels) -> Estimate:
+    """With the kernels of earlier rungs in each peak; bounds stand, for they are of none and of all that are kept."""
+    own, quantities = estimate.compiled, dict(estimate.quantities)
+    more = {
+        name: kernels.held(total(held_at(name, own, before))) - kernels.held(total(held_at(name, own)))
+        for name in quantities if name.endswith("_peak_bytes")
+    }  # fmt: skip
+    for name, size in more.items():
+        peak = quantities[name]
+        quantities[name] = replace(peak, value=min(peak.value + size, peak.high))
+    quantities["host_bytes"] = max((quantities[name] for name in more), key=lambda peak: peak.value)
+    earlier = {"kernels of earlier rungs": more["train_peak_bytes"]} if more.get("train_peak_bytes") else {}
+    return replace(estimate, quantities=quantities, breakdown={**estimate.breakdown, **earlier})
 
 
 def _traced(
@@ -261,7 +292,7 @@ def _generation(
         batches * (prefill + decode * asking.max_new_tokens),
     )
     seconds = Range(value, low * (1 - TIME_BELOW), high * (1 + TIME_ABOVE))
-    return Answers(seconds + _compiling(kernels, compiled), peak, compiled)
+    return Answers(seconds + _compiling(kernels, total(compiled)), peak, compiled)
 
 
 def _reading(
@@ -289,13 +320,13 @@ def _reading(
     usual = read(median)
     each = price(usual.events, calibrate([usual], machine.calibrations, say=say))
     kernels = machine.kernels()
-    compiled = float(len(kernels.shapes(usual.events)) * len(set(sizes)))
-    seconds = around(each * len(sizes), TIME_BELOW, TIME_ABOVE) + _compiling(kernels, compiled)
+    compiled = {shape: float(len(set(sizes))) for shape in kernels.shapes(usual.events)}
+    seconds = around(each * len(sizes), TIME_BELOW, TIME_ABOVE) + _compiling(kernels, total(compiled))
     return Answers(seconds, read(longest).peak.total, compiled)
 
 
-def _compiling(kernels: Kernels, number: float) -> Range:
-    return around(number * kernels.seconds_each, TIME_BELOW, TIME_ABOVE)
+def _compiling(kernels: Kernels, compiled: float) -> Range:
+    return around(compiled * kernels.seconds_each, TIME_BELOW, TIME_ABOVE)
 
 
 def _disk(sizes: dict[str, int]) -> Range:

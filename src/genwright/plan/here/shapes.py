@@ -7,7 +7,8 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from genwright.data.layouts import Feed
@@ -18,6 +19,8 @@ from genwright.models.generate import ROUND_PROMPT
 from genwright.objectives.language import ROUND_DOCUMENT, ROUND_TOKENS
 
 STACKED = ("aten.bmm.", "aten.baddbmm")
+Compiled = Mapping[str, float]
+"""The shape of a product that was traced, and how many kernels a run compiles for it and for those that it stands for."""
 
 
 class Layout(NamedTuple):
@@ -38,36 +41,49 @@ def layouts_of_step(recipe: Recipe, feed: Feed, step: int) -> list[Layout]:
     return [Layout(sum(one), len(one), max(one)) for one in bins]
 
 
-def of_training(layouts: Sequence[Sequence[Layout]], step: int, shapes: Iterable[str]) -> float:
+def of_training(layouts: Sequence[Sequence[Layout]], step: int, shapes: Iterable[str]) -> Compiled:
     """Kernels of all steps, from the shapes of one of them.
 
     >>> first, second = Layout(30, 2, 15), Layout(60, 2, 16)
-    >>> of_training([[first], [second], [second]], 0, {"aten.mm.a", "aten.mm.b", "aten.bmm.c"})
+    >>> total(of_training([[first], [second], [second]], 0, {"aten.mm.a", "aten.mm.b", "aten.bmm.c"}))
     5.0
     """
-    flat, stacked = _apart(shapes)
     everywhere = [one for each in layouts for one in each]
     widths = len(set(map(_width, everywhere))) / len(set(map(_width, layouts[step])))
     groups = len(set(map(_group, everywhere))) / len(set(map(_group, layouts[step])))
-    return flat * widths + stacked * groups
+    return {shape: groups if shape.startswith(STACKED) else widths for shape in shapes}
 
 
 def of_answers(
     prompts: Sequence[int], rows: int, counts: int, tokens: int, prefill: Iterable[str], decode: Iterable[str]
-) -> float:
+) -> Compiled:
     """Kernels of all answers, from the shapes of one prompt's batch and of one step of writing.
 
     Batches of `rows` are taken by length; `counts` different numbers of rows are written for at once, as rows end; attention
     that is made of products meets another cache with each of so many `tokens`.
 
-    >>> of_answers([40, 40, 33, 9, 8], 2, 2, 8, {"aten.mm.a"}, {"aten.mm.b", "aten.bmm.c"})
+    >>> total(of_answers([40, 40, 33, 9, 8], 2, 2, 8, {"aten.mm.a"}, {"aten.mm.b", "aten.bmm.c"}))
     12.0
     """
     longest = sorted(prompts, reverse=True)
     firsts = range(0, len(longest), rows)
     batches = {(len(longest[first : first + rows]), _rounded(longest[first], ROUND_PROMPT)) for first in firsts}
-    flat, stacked = _apart(decode)
-    return float(len(set(prefill)) * len(batches) + flat * counts + stacked * tokens)
+    written = {shape: float(tokens if shape.startswith(STACKED) else counts) for shape in decode}
+    return together(written, {shape: float(len(batches)) for shape in prefill})
+
+
+def together(*parts: Compiled) -> Compiled:
+    """Of several things that one process does: what two of them multiply is compiled once.
+
+    >>> together({"a": 2.0, "b": 1.0}, {"a": 3.0})
+    {'a': 3.0, 'b': 1.0}
+    """
+    return {shape: max(part.get(shape, 0.0) for part in parts) for shape in dict.fromkeys(chain(*parts))}
+
+
+def total(compiled: Compiled) -> float:
+    """Of all kernels."""
+    return sum(compiled.values())
 
 
 def _width(one: Layout) -> int:
@@ -80,10 +96,3 @@ def _group(one: Layout) -> tuple[int, int]:
 
 def _rounded(number: int, to: int) -> int:
     return -(-number // to) * to
-
-
-def _apart(shapes: Iterable[str]) -> tuple[int, int]:
-    """(products of weights, products of attention)."""
-    found = set(shapes)
-    stacked = sum(one.startswith(STACKED) for one in found)
-    return len(found) - stacked, stacked
