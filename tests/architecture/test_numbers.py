@@ -156,7 +156,7 @@ def claims_of_plan_order(one: Result) -> list[str]:
 
 def claims_of_serve_soak(one: Result) -> list[str]:
     assert one["passed"] and not any(one[name] for name in ("wrong_expert", "unaccounted", "lost"))
-    done, left, busy = (one["outcomes"][name] for name in ("done", "left", "503"))
+    done, left, busy = (one["outcomes"].get(name, 0) for name in ("done", "left", "503"))
     return [
         f"Soak of {one['minutes']:.0f} minutes", f"every 10 s ({one['swaps']} times)", f"every 5 minutes ({one['kills']} times)",
         f"Of {one['requests']:,} requests {done:,}\nwere answered, {left} left and {busy} was told 503",
