@@ -31,7 +31,16 @@ from genwright.plan.here.calibrate import machine as this_machine
 from genwright.plan.here.kernels import KEPT, Kernels, kernels_of, process_bytes
 from genwright.plan.here.layers import by_layers, layers_are_alike, shapes_of, told_by_few
 from genwright.plan.here.repeated import by_few
-from genwright.plan.here.shapes import Compiled, Layout, layouts_of_step, of_answers, of_training, together, total
+from genwright.plan.here.shapes import (
+    Compiled,
+    Layout,
+    layouts_of_step,
+    of_answers,
+    of_training,
+    padded_prompt,
+    together,
+    total,
+)
 from genwright.plan.here.steps import Steps
 from genwright.plan.here.trace import (
     Trace,
@@ -150,7 +159,10 @@ def plan_training(
     holes = HOLES * sum(size for part, size in widest.peak.parts.items() if part not in STANDING)
     peaks = {
         "train_peak_bytes": max(widest.peak.total + holes + snapshot, weights_bytes + sizes["weights"]),
-        "save_peak_bytes": sizes["state"] + sizes["weights"] + snapshot,
+        "save_peak_bytes": sizes["state"]
+        + sizes["weights"]
+        + sizes["trained"]
+        + snapshot,  # gradients stand until the next step
         "resume_peak_bytes": sizes["state"] + sizes["weights"] + sizes["largest"],
         "merge_peak_bytes": _merging(recipe, config, alike) + weights_bytes,
         "evaluate_peak_bytes": max(judged.peak, loading_bytes(config, dtype, weights_bytes)),
@@ -273,7 +285,8 @@ def _generation(
     expected = asking.max_new_tokens if writes_to_the_limit else min(written, asking.max_new_tokens)
     mean = math.ceil(statistics.fmean(asking.prompts))
 
-    lengths = [(max(asking.prompts), max(2, asking.max_new_tokens)), (mean, max(2, expected))]
+    padded = (lambda prompt: prompt) if config.is_encoder_decoder else padded_prompt
+    lengths = [(padded(max(asking.prompts)), max(2, asking.max_new_tokens)), (padded(mean), max(2, expected))]
     longest, usual = by_few(config, alike, lambda one, more: trace_generation(
         one, dtype=dtype, rows=rows, lengths=lengths, wrap=wrap, more=more
     ))  # fmt: skip

@@ -67,9 +67,14 @@ def of_answers(
     """
     longest = sorted(prompts, reverse=True)
     firsts = range(0, len(longest), rows)
-    batches = {(len(longest[first : first + rows]), _rounded(longest[first], ROUND_PROMPT)) for first in firsts}
+    batches = {(len(longest[first : first + rows]), padded_prompt(longest[first])) for first in firsts}
     written = {shape: float(tokens if shape.startswith(STACKED) else counts) for shape in decode}
     return together(written, {shape: float(len(batches)) for shape in prefill})
+
+
+def padded_prompt(tokens: int) -> int:
+    """As wide as `models.generate` makes it."""
+    return _rounded(tokens, ROUND_PROMPT)
 
 
 def together(*parts: Compiled) -> Compiled:

@@ -79,6 +79,15 @@ class AsHere(FakeTensorMode):
         return out
 
 
+class AllFinite(AsHere):
+    """Where a check asks whether something is so, such as whether merged weights are finite, it is."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
+            return True
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
 @dataclass(frozen=True)
 class BuiltFake:
     """A recipe built on fake tensors, under watch."""
@@ -201,15 +210,17 @@ def trace_generation(
 
 
 def _answered(model: Any, whole: Repeated, rows: int, prompt: int, new: int) -> GenerationTrace:
+    """A word's logits stand until the next word's are there: `read` holds them."""
     before, written = Counter(whole.standing), prompt + new - 2
-    prefill, cache = _trace_forward(model, whole, rows, prompt, None)
-    if each := _grown(cache, written):
+    prefill, read = _trace_forward(model, whole, rows, prompt, None)
+    if each := _grown(read.past_key_values, written):
         whole.stand("cache and activations", lambda _: each)
+        each.clear()  # writing copies a layer's cache and lets go of it
     else:
-        del cache
-        _, cache = _trace_forward(model, whole, rows, written, None)
+        del read
+        _, read = _trace_forward(model, whole, rows, written, None)
         whole.keep()
-    decode, _ = _trace_forward(model, whole, rows, 1, cache, seen=written)
+    decode, _ = _trace_forward(model, whole, rows, 1, read, seen=written)
     whole.standing = before
     return GenerationTrace(prefill, decode)
 
@@ -226,19 +237,23 @@ def _grown(cache: Any, tokens: int) -> list[torch.Tensor]:
     return [layers[0].keys, layers[0].values] if layers else []
 
 
-def _trace_forward(model: Any, whole: Repeated, rows: int, length: int, cache: Any, seen: int = 0) -> tuple[Trace, Any]:
+def _trace_forward(model: Any, whole: Repeated, rows: int, length: int, read: Any, seen: int = 0) -> tuple[Trace, Any]:
     encodes = family_of(model.config) == "encoder-decoder"
-    given = (_source_and_target if encodes else _next_tokens)(rows, length, cache, seen)
+    given = (_source_and_target if encodes else _next_tokens)(rows, length, read, seen)
     with whole.tracker.phase("cache and activations"), whole.watch():
         out = model(**given, use_cache=True)
         told = whole.told()
-    return Trace(told.events, told.peak, whole.tracker), out if encodes else out.past_key_values
+    return Trace(told.events, told.peak, whole.tracker), out
 
 
-def _next_tokens(rows: int, length: int, cache: Any, seen: int) -> dict[str, Any]:
-    """What a decoder reads: `length` tokens a row after the `seen` ones in the cache."""
+def _next_tokens(rows: int, length: int, read: Any, seen: int) -> dict[str, Any]:
+    """What a decoder reads: `length` tokens a row after the `seen` ones that were `read`."""
+    cache = None if read is None else read.past_key_values
     ids, mask = torch.zeros(rows, length, dtype=torch.long), torch.ones(rows, seen + length, dtype=torch.long)
-    return {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "logits_to_keep": 1}
+    places = torch.zeros(rows, length, dtype=torch.long)  # each row's own, as padding stands on the left
+    return {
+        "input_ids": ids, "attention_mask": mask, "position_ids": places, "past_key_values": cache, "logits_to_keep": 1
+    }  # fmt: skip
 
 
 def _source_and_target(rows: int, length: int, read: Any, seen: int) -> dict[str, Any]:
@@ -278,10 +293,10 @@ def over_the_full_base(adapter: Any) -> Any:
 
 def trace_merge(recipe: Recipe, config: Any) -> int:
     """Peak of live bytes while an adapter is merged in float32 and the result is handed over as one state dict."""
-    mode = AsHere()
+    mode = AllFinite()
     tracker = Tracker()
     with fake_weights_can_be_cast(), mode, tracker, torch.no_grad():
         model: Any = over_the_full_base(recipe.adapter).wrap(build_model(config, torch.float32, "sdpa", recipe.head))
         if recipe.adapter.form == "adapter" and recipe.adapter.mergeable:
-            model = model.merge_and_unload()
+            model = model.merge_and_unload(safe_merge=True)
     return tracker.peak.total

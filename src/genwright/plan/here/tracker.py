@@ -178,7 +178,7 @@ def _specs(values: Any) -> Any:
         return type(values)(_specs(value) for value in values)
     if isinstance(values, dict):
         return {name: _specs(value) for name, value in values.items()}
-    return values
+    return None if isinstance(values, torch.UntypedStorage) else values  # kept, its bytes would live on
 
 
 def _tensors(values: Any) -> list[Tensor]:
@@ -199,4 +199,4 @@ def _describe(values: Any) -> str:
         return f"[{','.join(_describe(value) for value in values)}]"
     if isinstance(values, dict):
         return ",".join(f"{name}={_describe(value)}" for name, value in values.items())
-    return str(values)
+    return f"{values.nbytes()} bytes" if isinstance(values, torch.UntypedStorage) else str(values)
