@@ -180,6 +180,14 @@ def claims_of_serve_soak(one: Result) -> list[str]:
     ]  # fmt: skip
 
 
+def claims_of_serve_throughput(one: Result) -> list[str]:
+    ratios = [100 * each for each in one["ratios"]]
+    return [
+        f"{len(ratios)} turns of ten seconds each: {100 * one['ratio']:.1f}%, standard error {100 * one['standard_error']:.1f}\n"
+        f"({min(ratios):.0f} to {max(ratios):.0f}; asked: 97)"
+    ]
+
+
 def claims_of_serve_overhead(one: Result) -> list[str]:
     cell = lambda name: " · ".join(f"{one[kind][name]:.2f} ms" for kind in ("whole", "stream"))
     return [f"{cell('p50_ms')} | {cell('p99_ms')} |", f"{one['whole']['requests']:,} requests a row"]
@@ -200,6 +208,7 @@ def claims_of_redteam(one: Result) -> list[str]:
 PAGES = {
     "serve_overhead": ("serving.md", claims_of_serve_overhead),
     "serve_soak": ("serving.md", claims_of_serve_soak),
+    "serve_throughput": ("serving.md", claims_of_serve_throughput),
     "serve_overhead_router_guard": ("serving.md", claims_of_serve_overhead),
     "serve_startup": ("serving.md", lambda one: [f"{one['median']:.2f} s after it is started"]),
     "explain": ("explain.md", claims_of_explain),
