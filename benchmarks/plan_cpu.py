@@ -57,10 +57,11 @@ class Case:
     def values(self) -> dict[str, Any]:
         """Its config."""
         heads = self.width // 64
+        shared = next(number for number in range(max(1, heads // 3), 0, -1) if heads % number == 0)
         return {
             "model_type": "llama", "hidden_size": self.width, "num_hidden_layers": self.layers,
             "intermediate_size": self.width * 8 // 3 // 32 * 32,
-            "num_attention_heads": heads, "num_key_value_heads": max(1, heads // 3), "vocab_size": self.vocabulary,
+            "num_attention_heads": heads, "num_key_value_heads": shared, "vocab_size": self.vocabulary,
             "max_position_embeddings": 2048, "tie_word_embeddings": True,
         }  # fmt: skip
 
