@@ -170,6 +170,25 @@ def claims_of_plan_order(one: Result) -> list[str]:
     ]
 
 
+def claims_of_judge(one: Result) -> list[str]:
+    ours, theirs = (one[who]["seconds"] for who in ("ours", "theirs"))
+    parts = one["ratio_of_parts"]
+    return [
+        f"Of {one['rows']:,} rows of five sets",
+        f"ours took {ours:.0f} s and lm-eval's, in its fastest of four batch sizes, {theirs:.0f} s: {one['ratio']:.1f} times",
+        f"({min(parts):.1f} to {max(parts):.1f} in four parts, in turn), {one['flops_ratio']:.1f} times fewer FLOPs; "
+        f"{one['same_answers']:,} of {one['rows']:,} answers",
+    ]
+
+
+def claims_of_plan_cpu(one: Result) -> list[str]:
+    plan, curves = (one["summary"][name] for name in ("plan_error", "estimate_error"))
+    return [
+        f"`genwright plan` {100 * plan['median']:.1f} % at the median, {100 * plan['p90']:.1f} % at the 90th percentile; calibrated by a "
+        f"minute's curves {100 * curves['median']:.1f} and {100 * curves['p90']:.1f} % (asked"
+    ]
+
+
 def claims_of_serve_soak(one: Result) -> list[str]:
     assert one["passed"] and not any(one[name] for name in ("wrong_expert", "unaccounted", "lost"))
     done, left, busy = (one["outcomes"].get(name, 0) for name in ("done", "left", "503"))
@@ -207,6 +226,8 @@ def claims_of_redteam(one: Result) -> list[str]:
 
 PAGES = {
     "serve_overhead": ("serving.md", claims_of_serve_overhead),
+    "judge": ("evaluate.md", claims_of_judge),
+    "plan_cpu": ("plan-time.md", claims_of_plan_cpu),
     "serve_soak": ("serving.md", claims_of_serve_soak),
     "serve_throughput": ("serving.md", claims_of_serve_throughput),
     "serve_overhead_router_guard": ("serving.md", claims_of_serve_overhead),
