@@ -155,17 +155,13 @@ def plan_training(
     step_seconds = around(usual_seconds, TIME_BELOW, TIME_ABOVE)
     compiled = of_training(layouts, longest, kernels.shapes(widest.events))
     trained = step_seconds * recipe.steps + _compiling(kernels, total(compiled))
-    snapshot = sizes["trained"] + sizes["state"]  # the copy that is written while training goes on, kept for the next
     holes = HOLES * sum(size for part, size in widest.peak.parts.items() if part not in STANDING)
+    snapshot = sizes["trained"] + sizes["state"]  # the copy that is written while training goes on, kept for the next
     peaks = {
         "train_peak_bytes": max(widest.peak.total + holes + snapshot, weights_bytes + sizes["weights"]),
-        "save_peak_bytes": sizes["state"]
-        + sizes["weights"]
-        + sizes["trained"]
-        + snapshot,  # gradients stand until the next step
-        "resume_peak_bytes": sizes["state"] + sizes["weights"] + sizes["largest"],
         "merge_peak_bytes": _merging(recipe, config, alike) + weights_bytes,
         "evaluate_peak_bytes": max(judged.peak, loading_bytes(config, dtype, weights_bytes)),
+        **_checkpoint_peaks(sizes, snapshot),
     }
     processes = {"train_peak_bytes": place.ranks, "save_peak_bytes": place.ranks, "resume_peak_bytes": place.ranks}
     left = {"train": compiled, "evaluate": judged.compiled}
@@ -183,19 +179,24 @@ def plan_training(
         "evaluate_seconds": judged.seconds,
         "seconds": trained + judged.seconds,
     }
-    breakdown = {
-        "process": baseline,
-        "compiled kernels": kernels.held(total(compiled)),
-        "holes in the heap": holes,
-        **{part: float(size) for part, size in widest.peak.parts.items() if size},
-    }
+    parts = {part: float(size) for part, size in widest.peak.parts.items() if size}
+    library = {"process": baseline, "compiled kernels": kernels.held(total(compiled)), "holes in the heap": holes}
     notes = (
         f"the longest of {recipe.steps} steps is step {longest + 1}; the typical one, step {typical + 1}, sets the time",
         f"{sizes['trained']:,} bytes of weights are trained",
     )
     saving = cadence(snapshot / DISK_BYTES_PER_SECOND, 1, machine.mtbf_seconds)
-    planned = _with_bill(quantities, breakdown, machine, (*notes, in_words(saving)))
+    planned = _with_bill(quantities, library | parts, machine, (*notes, in_words(saving)))
     return replace(planned, facts={"checkpoint": saving}, compiled=left)
+
+
+def _checkpoint_peaks(sizes: Mapping[str, int], snapshot: int) -> dict[str, float]:
+    """Gradients stand until the next step while a checkpoint is copied; a run that resumes holds the largest tensor twice."""
+    standing = sizes["state"] + sizes["weights"]
+    return {
+        "save_peak_bytes": standing + sizes["trained"] + snapshot,
+        "resume_peak_bytes": standing + sizes["largest"],
+    }
 
 
 def held_at(peak: str, compiled: Mapping[str, Compiled], before: Compiled = MappingProxyType({})) -> Compiled:
